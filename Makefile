@@ -1,0 +1,45 @@
+# Each target does its own set-up on a fresh machine: see .ci/system-packages and the .venv rule.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+XDIST ?= -n 2
+
+.PHONY: demo test lint format bench matrix clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
+	@.ci/system-packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.done
+	$(BIN)/aws-hmac demo
+
+test: $(VENV)/.done
+	$(BIN)/pytest $(XDIST) --dist loadgroup $(TESTS)
+
+lint: $(VENV)/.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.done
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.done
+	$(BIN)/python -m tests.bench
+
+# The tests on every Python from 3.10 on that this machine has, each in a virtual environment of its own.
+matrix:
+	@set -e; found=; for minor in 10 11 12 13 14; do \
+	  python=$$(command -v python3.$$minor) && "$$python" -c pass 2>/dev/null || continue; \
+	  found=1; echo "== Python 3.$$minor ($$python)"; \
+	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-3.$$minor; \
+	done; test -n "$$found" || { echo 'no Python from 3.10 to 3.14 found' >&2; exit 1; }
+
+clean:
+	rm -rf .venv .venv-3.* dist build .mypy_cache .pytest_cache .ruff_cache

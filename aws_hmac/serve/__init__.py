@@ -1,0 +1,1 @@
+"""Servers on loopback: the room for the credential server and the re-signing proxy."""

@@ -1,0 +1,160 @@
+"""Where a secret comes from: ``file:/path`` (or a bare path), ``env:NAME``, ``cmd:program args``, ``prompt``.
+
+An unreadable or empty source is an error, never an empty PIN.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from pathlib import Path
+
+from aws_hmac.errors import AuthenticationError, KeyURIError, SecurityWarning
+
+COMMAND_TIMEOUT = 60
+"""Seconds that a ``cmd:`` source may take: long enough for a person to touch a key."""
+
+MAX_SIZE = 64 * 1024
+"""Bytes that a source may hold at most; more is no PIN, password or token."""
+
+
+def read_source(source: str, what: str) -> bytes:
+    """Fetches a secret.
+
+    Args:
+        source: ``file:/path``, a bare absolute path, ``env:NAME``, ``cmd:program args`` (split as a shell
+            would, run without one) or ``prompt`` (on the terminal itself, one prompt at a time).
+        what: what the secret is, for messages and the prompt, as ``pin-source of pkcs11:token=aws``.
+
+    Returns:
+        The secret, without the one line end that editors add. Never empty.
+
+    Raises:
+        KeyURIError: this is no kind of source.
+        AuthenticationError: it cannot be read, is empty, or others could change it.
+    """
+    kind, _, rest = source.partition(":")
+    if source == "prompt":
+        secret = _from_prompt(what)
+    elif kind == "file" and rest:
+        secret = _from_file(rest.removeprefix("//") if rest.startswith("///") else rest, what)
+    elif kind == "env" and rest:
+        secret = _from_environment(rest, what)
+    elif kind == "cmd" and rest.strip():
+        secret = _from_command(rest, what)
+    elif source.startswith("/"):
+        secret = _from_file(source, what)
+    elif source.startswith("|"):
+        raise KeyURIError(f"{what}: '|command' would run a shell and is refused; use cmd:program args")
+    else:
+        raise KeyURIError(f"{what}: not a source; use file:/path, env:NAME, cmd:program args or prompt")
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    if not secret:
+        raise AuthenticationError(f"{what}: {_shown(source)} is empty")
+    return secret
+
+
+def check_file(path: Path, info: os.stat_result, what: str, *, readable: str = "warn") -> None:
+    """Refuses a file that others can write, and warns of (or refuses) one that others can read.
+
+    Args:
+        path: its name, for messages.
+        info: what ``stat`` says of the open file, so that nothing can be exchanged in between.
+        what: what it holds, for messages.
+        readable: ``warn``, ``refuse`` or ``allow`` that others can read it.
+
+    Raises:
+        AuthenticationError: as said.
+    """
+    if not stat.S_ISREG(info.st_mode) and not stat.S_ISFIFO(info.st_mode):
+        raise AuthenticationError(f"{what}: {path} is not a file")
+    if os.name != "posix":
+        return  # Windows keeps no such bits; its ACLs are not looked at
+    if info.st_uid not in (0, os.geteuid()):
+        raise AuthenticationError(f"{what}: {path} belongs to another user (uid {info.st_uid}), who can change it")
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise AuthenticationError(f"{what}: others can write {path}; mend it with: chmod go-w {path}")
+    if info.st_mode & (stat.S_IRGRP | stat.S_IROTH) and readable != "allow":
+        message = f"{what}: others can read {path}; mend it with: chmod go-rwx {path}"
+        if readable == "refuse":
+            raise AuthenticationError(message)
+        warnings.warn(message, SecurityWarning, stacklevel=4)
+
+
+def _shown(source: str) -> str:
+    """A source as messages show it; a command without its arguments."""
+    kind, _, rest = source.partition(":")
+    return f"cmd:{rest.split()[0]}" if kind == "cmd" else source
+
+
+def _from_file(name: str, what: str) -> bytes:
+    path = Path(name)
+    if not path.is_absolute():
+        raise KeyURIError(f"{what}: {name} must be an absolute path")
+    try:
+        with path.open("rb") as file:
+            check_file(path, os.fstat(file.fileno()), what)
+            secret = file.read(MAX_SIZE + 1)
+    except OSError as exc:
+        if isinstance(exc, AuthenticationError):
+            raise
+        raise AuthenticationError(f"{what}: {path} cannot be read: {exc.strerror}") from exc
+    if len(secret) > MAX_SIZE:
+        raise AuthenticationError(f"{what}: {path} is larger than {MAX_SIZE} bytes")
+    return secret
+
+
+def _from_environment(name: str, what: str) -> bytes:
+    value = os.environ.get(name)
+    if value is None:
+        raise AuthenticationError(f"{what}: the environment variable {name} is not set")
+    return os.fsencode(value)
+
+
+def _from_command(command: str, what: str) -> bytes:
+    import shlex  # few sources are commands
+    import subprocess
+
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        raise KeyURIError(f"{what}: cmd: {exc}") from exc
+    program = words[0] if words else ""
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell; the program is what the key's owner wrote
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        # "from None": the exception would hold what the program has printed so far.
+        raise AuthenticationError(f"{what}: {program} did not answer within {COMMAND_TIMEOUT} s") from None
+    except OSError as exc:
+        raise AuthenticationError(f"{what}: {program!r} cannot be run: {exc.strerror}") from exc
+    if done.returncode:
+        raise AuthenticationError(f"{what}: {program} ended with status {done.returncode}")
+    return done.stdout
+
+
+def _from_prompt(what: str) -> bytes:
+    import getpass  # only people are prompted
+
+    from filelock import FileLock
+    from platformdirs import user_runtime_path
+
+    if os.name == "posix":
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError as exc:
+            raise AuthenticationError(f"{what}: there is no terminal to prompt on") from exc
+    try:
+        folder = user_runtime_path("aws-hmac", ensure_exists=True)
+        lock = FileLock(folder / "prompt.lock")
+        lock.acquire()
+    except OSError as exc:
+        raise AuthenticationError(f"{what}: no lock for the prompt: {exc.strerror}") from exc
+    try:
+        return getpass.getpass(f"{what}: ").encode()
+    except EOFError as exc:
+        raise AuthenticationError(f"{what}: the prompt was not answered") from exc
+    finally:
+        lock.release()
