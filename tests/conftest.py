@@ -2,4 +2,171 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
 pytest_plugins = ["aws_hmac.testing"]
+
+ACCOUNT = "123456789012"
+"""The account that moto plays."""
+
+
+class AccessKey(NamedTuple):
+    """An IAM user's long-lived access key."""
+
+    access_key_id: str
+    secret_access_key: str
+    user_name: str
+
+
+class MotoServer:
+    """A moto server in a process of its own, which verifies every signature and IAM policy action.
+
+    What it cannot do: GetSessionToken answers hard-coded credentials that nothing accepts; presigned URLs and
+    POSTs are not checked; dates are not looked at.
+
+    Attributes:
+        url: where it listens, as ``http://127.0.0.1:40123``.
+        admin: the key of a user who may do everything.
+        ca_bundle: for https the certificate to trust, else None.
+    """
+
+    def __init__(self, url: str, admin: AccessKey, ca_bundle: str | None = None) -> None:
+        self.url = url
+        self.admin = admin
+        self.ca_bundle = ca_bundle
+
+    def client(
+        self,
+        service: str,
+        key: AccessKey | None = None,
+        *,
+        session_token: str | None = None,
+        region: str = "us-east-1",
+        **options: Any,
+    ) -> Any:
+        """Returns a stock boto3 client, signed with ``key`` (the administrator's if None)."""
+        import boto3
+
+        key = key or self.admin
+        return boto3.session.Session().client(
+            service,  # type: ignore[call-overload] # boto3-stubs wants a literal service name
+            region_name=region,
+            endpoint_url=self.url,
+            aws_access_key_id=key.access_key_id,
+            aws_secret_access_key=key.secret_access_key,
+            aws_session_token=session_token,
+            verify=self.ca_bundle,
+            **options,
+        )
+
+    def create_user(self, actions: Sequence[str] = ("*",), *, name: str | None = None) -> AccessKey:
+        """Creates an IAM user who may do ``actions``, with a key that the server made."""
+        iam = self.client("iam")
+        name = name or f"user-{uuid.uuid4().hex[:12]}"
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="test", PolicyDocument=_policy(actions))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        return AccessKey(made["AccessKeyId"], made["SecretAccessKey"], name)
+
+    def create_role(self, actions: Sequence[str] = ("*",), *, name: str | None = None) -> str:
+        """Creates a role that every identity of the account may assume, and which may do ``actions``; its ARN."""
+        iam = self.client("iam")
+        name = name or f"role-{uuid.uuid4().hex[:12]}"
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Principal": {"AWS": "*"}}
+            ],
+        }
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        iam.put_role_policy(RoleName=name, PolicyName="test", PolicyDocument=_policy(actions))
+        return str(role["Arn"])
+
+
+def _policy(actions: Sequence[str]) -> str:
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _start_moto(arguments: Sequence[str] = (), ca_bundle: str | None = None) -> Iterator[MotoServer]:
+    # The administrator is made by the first three calls, the only ones that go unverified.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MOTO_"))}
+    environment["INITIAL_NO_AUTH_ACTION_COUNT"] = "3"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    drain = None
+    try:
+        said = b""
+        for line in process.stderr:
+            said += line
+            if found := re.search(rb"Running on (https?://127\.0\.0\.1:\d+)", line):
+                break
+        else:
+            raise AssertionError(f"moto did not start: {said.decode(errors='replace')[-2000:]}")
+        # Its log must be read, or the pipe fills and the server stops.
+        drain = threading.Thread(target=process.stderr.read, daemon=True)
+        drain.start()
+        server = MotoServer(found[1].decode(), AccessKey("AKIAINITIALEXAMPLE00", "initial", "admin"), ca_bundle)
+        iam = server.client("iam")
+        for _ in range(100):
+            try:
+                iam.create_user(UserName="admin")
+                break
+            except iam.exceptions.EntityAlreadyExistsException:
+                break
+            except Exception as exc:
+                if "Could not connect" not in str(exc):
+                    raise
+                time.sleep(0.05)
+        iam.put_user_policy(UserName="admin", PolicyName="admin", PolicyDocument=_policy(["*"]))
+        made = iam.create_access_key(UserName="admin")["AccessKey"]
+        server.admin = AccessKey(made["AccessKeyId"], made["SecretAccessKey"], "admin")
+        yield server
+    finally:
+        process.terminate()
+        process.wait(10)
+        if drain is not None:
+            drain.join(10)
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[MotoServer]:
+    """A local AWS over http that verifies signatures; one for all tests of a process."""
+    yield from _start_moto()
+
+
+@pytest.fixture(scope="session")
+def moto_server_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    """The same over https; its ``ca_bundle`` must be trusted."""
+    import trustme
+
+    folder: Path = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    (folder / "server.pem").write_bytes(chain)
+    certificate.private_key_pem.write_to_path(str(folder / "server.key"))
+    yield from _start_moto(
+        ["-s", "-c", str(folder / "server.pem"), "-k", str(folder / "server.key")], str(folder / "ca.pem")
+    )
