@@ -1,0 +1,1 @@
+"""Small real programs; each is run by a test."""
