@@ -7,10 +7,10 @@ the rest of the derivation runs here. Names are loaded on first use, so that ``i
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from aws_hmac import aiobotocore, botocore, errors, httpx, requests, sigv4, sts
+    from aws_hmac import errors
     from aws_hmac.backend import (
         Diagnosable,
         Finding,
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         KeyInspector,
         KeyLister,
     )
-    from aws_hmac.botocore import Session
     from aws_hmac.errors import (
         AmbiguousKeyError,
         AuthenticationError,
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     )
     from aws_hmac.keys import import_key
     from aws_hmac.registry import open_backend, schemes
-    from aws_hmac.signer import Signer
-    from aws_hmac.signing_keys import SigningKeys
-    from aws_hmac.sts import TemporaryCredentials
     from aws_hmac.uri import KeyURI
 
 __version__ = "0.1.0"

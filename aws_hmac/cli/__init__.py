@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone: nothing to say, and nothing to flush at exit.
-        sys.stdout = None  # type: ignore[assignment] # Python's own advice (library/signal, "Note on SIGPIPE")
+        sys.stdout = None  # Python's own advice (library/signal, "Note on SIGPIPE")
         return 141
     except Exception as exc:
         from aws_hmac.errors import Error
