@@ -10,7 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from aws_hmac import errors
+    from aws_hmac import errors, sigv4
     from aws_hmac.backend import (
         Diagnosable,
         Finding,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     )
     from aws_hmac.keys import import_key
     from aws_hmac.registry import open_backend, schemes
+    from aws_hmac.signer import Signer
+    from aws_hmac.signing_keys import SigningKeys
     from aws_hmac.uri import KeyURI
 
 __version__ = "0.1.0"
