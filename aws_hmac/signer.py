@@ -26,7 +26,7 @@ from aws_hmac.sigv4.rules import rules_for
 from aws_hmac.sigv4.signature import ALGORITHM, Moment, credential_scope, moment, string_to_sign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import TypeAlias
 
@@ -293,7 +293,7 @@ class Signer:
         uri: str,
         query_string: str,
         plan: HeaderPlan,
-        values: Iterable[str],
+        values: Sequence[str],
         payload: str,
         when: Moment,
         region: str,
