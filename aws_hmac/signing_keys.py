@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
+from time import gmtime, monotonic, strftime, time
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aws_hmac.backend import device_hmac, fingerprint
@@ -105,9 +105,9 @@ class SigningKeys:
         """
         if self.mode != "date":
             return
-        seconds = time.time() if now is None else now
+        seconds = time() if now is None else now
         for moment in (seconds, seconds + PREFETCH_SECONDS):
-            date = time.strftime("%Y%m%d", time.gmtime(moment))
+            date = strftime("%Y%m%d", gmtime(moment))
             if date not in self._dates:
                 with self._lock:
                     self._drop_old(date)
@@ -145,8 +145,8 @@ class SigningKeys:
         if self.mode == "none":
             return False  # every signature is the device's answer of that moment
         with self._lock:
-            if self.generation == before and time.monotonic() - self._checked >= interval:
-                self._checked = time.monotonic()  # also if it fails: the device is not asked again at once
+            if self.generation == before and monotonic() - self._checked >= interval:
+                self._checked = monotonic()  # also if it fails: the device is not asked again at once
                 try:
                     self._check_fingerprint()
                 except Error as exc:
@@ -170,15 +170,14 @@ class SigningKeys:
         """Returns kDate from the cache or the device."""
         if (kept := self._dates.get(date)) is not None:
             return kept
-        asked = time.monotonic()
-        date_key = bytearray(self._ask(date))
         if date not in self._fetched:
-            try:
-                self._check_fingerprint()
-            except BaseException:
-                _wipe(date_key)
-                raise
+            # The fingerprint first: if the key is changed in between, a later look at it must tell.
+            self._check_fingerprint()
+            asked = monotonic()
+            date_key = bytearray(self._ask(date))
             self._fetched[date] = asked
+        else:
+            date_key = bytearray(self._ask(date))
         if self.mode == "date":
             self._dates[date] = date_key
         return date_key
@@ -188,7 +187,7 @@ class SigningKeys:
 
     def _check_fingerprint(self) -> None:
         seen = fingerprint(self.backend)
-        self._checked = time.monotonic()
+        self._checked = monotonic()
         if self._fingerprint is not None and seen != self._fingerprint:
             _log.warning("%s: the key is another than before; what was derived from the old one is dropped",
                          self.backend.name)  # fmt: skip
@@ -197,7 +196,7 @@ class SigningKeys:
         self._fingerprint = seen
 
     def _is_young(self, date: str) -> bool:
-        return self.max_age is None or time.monotonic() - self._fetched.get(date, float("-inf")) < self.max_age
+        return self.max_age is None or monotonic() - self._fetched.get(date, float("-inf")) < self.max_age
 
     def _drop_old(self, date: str) -> None:
         """Makes room for a date, and drops it if it is too old to sign without asking the device."""
