@@ -1,8 +1,8 @@
 """The interface between aws-hmac and a device that holds a key.
 
 `HmacBackend` is all that signing needs: one method. What a device can do besides is a separate small
-capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `Diagnosable`), so that a read-only
-signer needs none of it. Nothing here knows AWS.
+capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `PolicyPrinter`, `Diagnosable`), so that
+a read-only signer needs none of it. Nothing here knows AWS.
 """
 
 from __future__ import annotations
@@ -167,6 +167,26 @@ class KeyDeleter(ABC):
 
         Raises:
             KeyNotFoundError, AmbiguousKeyError: nothing was deleted.
+        """
+
+
+class PolicyPrinter(ABC):
+    """A backend whose service decides by policies who may use a key, and that can write the least such policy."""
+
+    @classmethod
+    @abstractmethod
+    def policy(cls, uri: KeyURI, role: Literal["signer", "importer"]) -> str:
+        """Returns the least policy for a key, in the service's own language, ready to be stored there.
+
+        Asks nobody: no device, no network, no credentials.
+
+        Args:
+            uri: the key, which need not exist yet.
+            role: ``signer`` may ask for HMACs and look at the key; ``importer`` may put it in, rotate it and
+                prove that it arrived.
+
+        Raises:
+            KeyURIError: the URI does not say enough to name the key.
         """
 
 
