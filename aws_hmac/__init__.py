@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         KeyImporter,
         KeyInspector,
         KeyLister,
+        PolicyPrinter,
     )
     from aws_hmac.errors import (
         AmbiguousKeyError,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "backend": (
         "Diagnosable", "Finding", "HmacBackend", "KeyDeleter", "KeyEntry", "KeyImporter", "KeyInspector", "KeyLister",
+        "PolicyPrinter",
     ),
     "botocore": ("Session",),
     "errors": (
@@ -94,6 +96,7 @@ __all__ = [
     "KeyPolicyError",
     "KeyURI",
     "KeyURIError",
+    "PolicyPrinter",
     "STSError",
     "SecurityWarning",
     "Session",
