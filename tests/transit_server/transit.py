@@ -27,7 +27,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error.
 
     Args:
@@ -42,8 +42,8 @@ class Refused(Exception):
         self.text = text if bare else f"1 error occurred:\n\t* {text}\n\n"
 
 
-def bad_request(text: str) -> Refused:
-    return Refused(400, text, bare=True)
+def bad_request(text: str) -> RefusedError:
+    return RefusedError(400, text, bare=True)
 
 
 @functools.cache
@@ -112,21 +112,21 @@ class Transit:
         parts = path.split("/")
         if path in ("keys", "keys/") and method == "LIST":
             if not self.keys:
-                raise Refused(404, "", bare=True)
+                raise RefusedError(404, "", bare=True)
             return {"keys": sorted(self.keys)}
         if path == "wrapping_key" and method == "GET":
             public = _wrapping_key().public_key()
             pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
             return {"public_key": pem.decode()}
         if len(parts) < 2 or not NAME.fullmatch(parts[1 if parts[0] != "export" else min(2, len(parts) - 1)]):
-            raise Refused(404, "unsupported path")
+            raise RefusedError(404, "unsupported path")
         match (method, parts):
             case ("POST", ["hmac", name, *algorithm]):
                 return self.hmac(name, (algorithm or [body.get("algorithm", "sha2-256")])[0], body)
             case ("GET", ["keys", name]):
                 key = self.keys.get(name)
                 if key is None:
-                    raise Refused(404, "", bare=True)
+                    raise RefusedError(404, "", bare=True)
                 return key.describe()
             case ("POST", ["keys", name]):
                 if name not in self.keys:
@@ -145,9 +145,11 @@ class Transit:
                 del self.keys[name]
                 return None
             case ("POST", ["keys", name, "import"]):
-                return self.import_key(name, body)
+                self.import_key(name, body)
+                return None
             case ("POST", ["keys", name, "import_version"]):
-                return self.import_version(name, body)
+                self.import_version(name, body)
+                return None
             case ("POST", ["keys", name, "config"]):
                 return self.config(name, body)
             case ("POST", ["keys", name, "rotate"]):
@@ -155,7 +157,7 @@ class Transit:
             case ("GET", ["export", "hmac-key", name, *_]):
                 key = self.keys.get(name)
                 if key is None:
-                    raise Refused(404, "", bare=True)
+                    raise RefusedError(404, "", bare=True)
                 if not key.exportable:
                     raise bad_request("private key material is not exportable")
                 return {
@@ -166,11 +168,11 @@ class Transit:
             case ("GET", ["backup", name]):
                 key = self.keys.get(name)
                 if key is None or not key.exportable:
-                    raise Refused(500, "exporting is disallowed on the policy")
+                    raise RefusedError(500, "exporting is disallowed on the policy")
                 if not key.allow_plaintext_backup:
-                    raise Refused(500, "plaintext backup is disallowed on the policy")
+                    raise RefusedError(500, "plaintext backup is disallowed on the policy")
                 return {"backup": base64.b64encode(key.keys[key.latest]).decode()}
-        raise Refused(405, "unsupported operation")
+        raise RefusedError(405, "unsupported operation")
 
     def hmac(self, name: str, algorithm: str, body: dict[str, Any]) -> dict[str, Any]:
         key = self.keys.get(name)
@@ -206,9 +208,9 @@ class Transit:
         try:
             blob = base64.b64decode(body.get("ciphertext", ""), validate=True)
         except binascii.Error:
-            raise Refused(500, "illegal base64 data at input byte 0") from None
+            raise RefusedError(500, "illegal base64 data at input byte 0") from None
         if len(blob) <= 512:
-            raise Refused(500, "provided ciphertext is too short")
+            raise RefusedError(500, "provided ciphertext is too short")
         name = str(body.get("hash_function", "SHA256")).upper()
         if name not in _HASHES:
             raise bad_request(f"unknown hash function: {name}")
@@ -216,18 +218,18 @@ class Transit:
         try:
             ephemeral = _wrapping_key().decrypt(blob[:512], oaep)
         except ValueError:
-            raise Refused(500, "crypto/rsa: decryption error") from None
+            raise RefusedError(500, "crypto/rsa: decryption error") from None
         if len(ephemeral) != 32:
-            raise Refused(500, "expected ephemeral AES key to be 256-bit")
+            raise RefusedError(500, "expected ephemeral AES key to be 256-bit")
         try:
             return keywrap.aes_key_unwrap_with_padding(ephemeral, blob[512:])
         except (keywrap.InvalidUnwrap, InvalidSignature, ValueError):
-            raise Refused(500, "unwrap failed: integrity check failed") from None
+            raise RefusedError(500, "unwrap failed: integrity check failed") from None
 
     def _material(self, kind: str, body: dict[str, Any]) -> bytes:
         material = self._unwrap(body)
         if (kind == "hmac" and len(material) not in HMAC_SIZES) or (kind == "aes256-gcm96" and len(material) != 32):
-            raise Refused(500, f"invalid key size {len(material)} bytes for key type {kind}")
+            raise RefusedError(500, f"invalid key size {len(material)} bytes for key type {kind}")
         return material
 
     def import_key(self, name: str, body: dict[str, Any]) -> None:
@@ -235,9 +237,9 @@ class Transit:
         if kind not in ("hmac", "aes256-gcm96"):
             raise bad_request(f"unknown key type: {kind}")
         if body.get("auto_rotate_period") and not body.get("allow_rotation"):
-            raise Refused(500, "allow_rotation must be set to true if auto-rotation is enabled")
+            raise RefusedError(500, "allow_rotation must be set to true if auto-rotation is enabled")
         if name in self.keys:
-            raise Refused(
+            raise RefusedError(
                 500,
                 "the import path cannot be used with an existing key; use import-version to rotate an existing"
                 " imported key",
@@ -252,9 +254,9 @@ class Transit:
     def import_version(self, name: str, body: dict[str, Any]) -> None:
         key = self.keys.get(name)
         if key is None:
-            raise Refused(500, f"no key found with name {name}; to import a new key, use the import/ endpoint")
+            raise RefusedError(500, f"no key found with name {name}; to import a new key, use the import/ endpoint")
         if not key.imported:
-            raise Refused(500, "the import_version endpoint can only be used with an imported key")
+            raise RefusedError(500, "the import_version endpoint can only be used with an imported key")
         key.add(self._material(key.type, body))
 
     def config(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +289,7 @@ class Transit:
         if key is None:
             raise bad_request("key not found")
         if key.imported and not key.allow_rotation:
-            raise Refused(500, f"imported key {name} does not allow rotation within Vault")
+            raise RefusedError(500, f"imported key {name} does not allow rotation within Vault")
         key.add(os.urandom(len(key.keys[key.latest])))
         key.imported = False
         return key.describe()
