@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 pytest_plugins = ["aws_hmac.testing"]
 
@@ -170,3 +170,28 @@ def moto_server_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoSe
     yield from _start_moto(
         ["-s", "-c", str(folder / "server.pem"), "-k", str(folder / "server.key")], str(folder / "ca.pem")
     )
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Installs the backend of tests/toy, here and for child processes; returns a folder for its keys."""
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    home = str(Path(__file__).parent / "toy")
+    monkeypatch.syspath_prepend(home)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("TOY_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def aws_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty home, no AWS_ variable set; returns its .aws folder, which is not there yet."""
+    for name in [n for n in os.environ if n.startswith("AWS_") and n != "AWS_HMAC_REQUIRE"]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    return home / ".aws"

@@ -6,8 +6,15 @@ docstring is its ``--help``.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
+    from types import ModuleType
 
 COMMANDS = {
     "key import": "put a secret access key into a device",
@@ -28,6 +35,8 @@ COMMANDS = {
 }
 """Each command with its line in ``aws-hmac --help``; ``key import`` lives in ``aws_hmac/cli/key_import.py``."""
 
+_OPTION = re.compile(r"--[a-z][a-z0-9-]*(=|$)|-[A-Za-z]$")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
@@ -42,9 +51,28 @@ def main(argv: list[str] | None = None) -> int:
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     if name is None:
         return _usage(words)
+    try:
+        parser, module = command(name)
+    except ModuleNotFoundError as exc:
+        if exc.name != _module(name):
+            raise
+        print(f"aws-hmac: {name!r} is not part of this version", file=sys.stderr)
+        return 2
+    # Words that nobody asked for are counted, not shown: one of them may be a pasted secret.
+    args, unknown = parser.parse_known_args(words[name.count(" ") + 1 :])
+    if unknown:
+        options = [w.partition("=")[0] for w in unknown if _OPTION.match(w)]
+        if len(options) < len(unknown):
+            options.append(f"{len(unknown) - len(options)} more word(s), not shown as they may hold a secret")
+        parser.error("unknown: " + ", ".join(options))
+    return run(module.run, args)
+
+
+def command(name: str) -> tuple[ArgumentParser, ModuleType]:
+    """Returns the parser and the module of a command, as ``key import``."""
     import argparse  # each import here costs every start
 
-    module = import_module(f"aws_hmac.cli.{name.replace(' ', '_').replace('-', '_')}")
+    module = import_module(_module(name))
     parser = argparse.ArgumentParser(
         prog=f"aws-hmac {name}",
         description=module.__doc__,
@@ -53,23 +81,33 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback when something fails")
     module.add_arguments(parser)
-    args = parser.parse_args(words[name.count(" ") + 1 :])
-    _show_warnings_as_lines()
-    try:
-        return module.run(args) or 0
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone: nothing to say, and nothing to flush at exit.
-        sys.stdout = None  # Python's own advice (library/signal, "Note on SIGPIPE")
-        return 141
-    except Exception as exc:
-        from aws_hmac.errors import Error
+    return parser, module
 
-        if args.debug or not isinstance(exc, Error):
-            raise
-        print(f"aws-hmac: {_line(exc)}", file=sys.stderr)
-        return 1
+
+def run(function: Callable[[Namespace], int | None], args: Namespace) -> int:
+    """Runs a command's ``run``, turns what it raises into one line and an exit status, warnings into lines."""
+    import warnings  # always loaded by the interpreter
+
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            from aws_hmac.errors import SecurityWarning
+
+            warnings.simplefilter("default", SecurityWarning)
+            status = function(args) or 0
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            # Whoever read our output has gone: nothing to say, and nothing to flush at exit.
+            sys.stdout = None  # Python's own advice: library/signal, "Note on SIGPIPE"
+            return 141
+        except Exception as exc:
+            if args.debug:
+                raise
+            print(f"aws-hmac: {_line(exc)}", file=sys.stderr)
+            return 1
+        return status
 
 
 def _usage(words: list[str]) -> int:
@@ -88,7 +126,7 @@ def _usage(words: list[str]) -> int:
     if asked:
         return 0
     unknown = next((w for w in words[1 if group else 0 :] if not w.startswith("-")), None)
-    if unknown is not None:
+    if unknown is not None and re.fullmatch("[a-z-]{1,24}", unknown):  # nothing that may be a pasted secret
         import difflib
 
         given = f"{words[0]} {unknown}" if group else unknown
@@ -100,17 +138,31 @@ def _usage(words: list[str]) -> int:
     return 2
 
 
-def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
+def _line(exc: Exception) -> str:
+    """What went wrong in one line; of a fault of our own only where it is, as nobody knows what its text holds."""
+    from aws_hmac.errors import Error
+
+    if isinstance(exc, Error):
+        from aws_hmac.cli.output import clean
+
+        return clean(" ".join(str(exc).split()))
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" in {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(exc).__name__}{where}: a fault of this program; --debug shows more"
 
 
-def _show_warnings_as_lines() -> None:
-    import warnings  # always loaded by the interpreter
+def _module(name: str) -> str:
+    return f"aws_hmac.cli.{name.replace(' ', '_').replace('-', '_')}"
 
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        from aws_hmac.errors import SecurityWarning
 
-        if issubclass(category, SecurityWarning):
-            print(f"aws-hmac: warning: {message}", file=sys.stderr)
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    from aws_hmac.errors import SecurityWarning
 
-    warnings.showwarning = show
+    if issubclass(category, SecurityWarning):
+        from aws_hmac.cli.output import clean
+
+        print(f"aws-hmac: warning: {clean(' '.join(str(message).split()))}", file=sys.stderr)

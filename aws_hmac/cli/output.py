@@ -16,6 +16,11 @@ MARKS = {"good": ("✓", "green"), "info": ("·", "dim"), "warning": ("!", "yell
 """How each level of a `Finding` looks."""
 
 
+def clean(text: str) -> str:
+    """Returns text that a terminal shows and does not obey: labels come from devices, values from files."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Returns a console with colour on a terminal and plain text when piped; markup and guessing are off."""
     from rich.console import Console  # JSON needs none
@@ -37,7 +42,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=not out.is_terminal)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(clean, row))
     out.print(table, soft_wrap=False, width=None if out.is_terminal else 10_000)
 
 
@@ -48,9 +53,9 @@ def print_findings(findings: Iterable[Finding]) -> None:
     out = console()
     for finding in findings:
         mark, style = MARKS[finding.level]
-        out.print(Text.assemble((mark, style), " ", (finding.subject, "bold"), f": {finding.text}"))
+        out.print(Text.assemble((mark, style), " ", (clean(finding.subject), "bold"), f": {clean(finding.text)}"))
         if finding.mend:
-            out.print(Text.assemble("    mend: ", (finding.mend, "cyan")))
+            out.print(Text.assemble("    mend: ", (clean(finding.mend), "cyan")))
 
 
 def findings_json(findings: Iterable[Finding]) -> list[dict[str, str]]:

@@ -1,0 +1,114 @@
+"""Find a key, compute with it, and tell how well it is protected.
+
+With --sts also ask AWS whose key it is (GetCallerIdentity, which needs no permission). Exit status 1 if the
+key cannot be used or something about it must be mended.
+
+  aws-hmac key check 'pkcs11:token=aws;object=prod?pin-source=file:/run/secrets/pin'
+  aws-hmac key check --profile prod --sts
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from aws_hmac.errors import ConfigError, KeyMismatchError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from aws_hmac.backend import Finding, HmacBackend
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's arguments."""
+    parser.add_argument("uri", metavar="KEY_URI", nargs="?", help="the key; left out, the one of --profile")
+    parser.add_argument("--profile", metavar="NAME", help="take key and access key id from this profile")
+    parser.add_argument("--expect-fingerprint", metavar="HEX", help="fail unless the key has this fingerprint")
+    parser.add_argument("--sts", action="store_true", help="also call GetCallerIdentity with the key")
+    parser.add_argument("--access-key-id", metavar="ID", help="whose key it is, for --sts")
+    parser.add_argument("--region", metavar="REGION", help="the region of STS, for --sts")
+    parser.add_argument("--endpoint-url", metavar="URL", help="another STS endpoint, for --sts")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks the key; the exit status is 1 if a finding is bad."""
+    from aws_hmac.backend import KeyInspector
+    from aws_hmac.registry import open_backend
+
+    uri, options = _key(args)
+    with open_backend(uri) as backend:
+        fingerprint, seconds = _compute(backend)
+        if args.expect_fingerprint is not None and args.expect_fingerprint.strip().lower() != fingerprint:
+            raise KeyMismatchError(f"{backend.name}: its fingerprint is {fingerprint}, not the one expected")
+        findings = backend.inspect() if isinstance(backend, KeyInspector) else []
+        identity = _identity(backend, options) if args.sts else None
+        name = backend.name
+    if args.json:
+        _print_json(str(uri), fingerprint, seconds, findings, identity)
+    else:
+        _print(name, fingerprint, seconds, findings, identity)
+    return 1 if any(finding.level == "bad" for finding in findings) else 0
+
+
+def _key(args: argparse.Namespace) -> tuple[str, dict[str, str | None]]:
+    """The key's URI, and what STS needs besides: each argument, else what the profile says."""
+    profile: dict[str, str] = {}
+    if args.profile is not None:
+        from aws_hmac.cli.aws_files import block_of
+
+        profile = block_of(args.profile)
+    if (args.uri is None) == (args.profile is None):
+        raise ConfigError("give either a key's URI or --profile")
+    options = {name: getattr(args, name) or profile.get(name) for name in ("access_key_id", "region", "endpoint_url")}
+    if args.sts and not options["access_key_id"]:
+        raise ConfigError("--sts needs --access-key-id: AWS must be told whose key signs")
+    return args.uri or profile["key"], options
+
+
+def _compute(backend: HmacBackend) -> tuple[str, float]:
+    from aws_hmac.backend import fingerprint
+
+    value = fingerprint(backend).hex()  # the first call may open, log in and search
+    start = time.perf_counter()
+    again = fingerprint(backend).hex()
+    seconds = time.perf_counter() - start
+    if again != value:
+        raise KeyMismatchError(f"{backend.name}: two answers differ for one message: this device cannot be used")
+    return value, seconds
+
+
+def _identity(backend: HmacBackend, options: dict[str, str | None]) -> dict[str, str]:
+    raise NotImplementedError
+
+
+def _print(
+    name: str, fingerprint: str, seconds: float, findings: list[Finding], identity: dict[str, str] | None
+) -> None:
+    from aws_hmac.backend import Finding
+    from aws_hmac.cli.output import print_findings
+
+    said = [
+        Finding("good", "key", f"{name} is there"),
+        Finding("good", "computes", f"one HMAC takes {seconds * 1e3:.3g} ms; fingerprint {fingerprint}"),
+    ]
+    if identity is not None:
+        said.append(Finding("good", "AWS", f"accepts its signatures: {identity['arn']}"))
+    print_findings([*said, *findings])
+
+
+def _print_json(
+    uri: str, fingerprint: str, seconds: float, findings: list[Finding], identity: dict[str, str] | None
+) -> None:
+    from aws_hmac.cli.output import findings_json, print_json
+
+    document: dict[str, Any] = {
+        "uri": uri,
+        "fingerprint": fingerprint,
+        "milliseconds": round(seconds * 1e3, 3),
+        "findings": findings_json(findings),
+    }
+    if identity is not None:
+        document["identity"] = identity
+    print_json(document)
