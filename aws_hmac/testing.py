@@ -22,13 +22,17 @@ import hmac
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
+import uuid
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_hmac._softhsm import SoftHSMToken, make_token
 from aws_hmac.backend import HmacBackend, KeyDeleter, KeyImporter, KeyLister, fingerprint, fingerprint_of
 from aws_hmac.errors import DeviceError, Error, KeyExistsError, KeyNotFoundError, KeyURIError
 from aws_hmac.registry import backend_class, open_backend
@@ -36,6 +40,7 @@ from aws_hmac.uri import KeyURI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 EXAMPLE_KEY = b"AWS4wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 """The key of AWS's documentation, 44 bytes."""
@@ -261,3 +266,40 @@ def import_into(uri: str, key: bytes, *, overwrite: bool = False, label: str | N
     backend = backend_class(parsed.scheme)
     assert issubclass(backend, KeyImporter), f"{parsed.scheme} takes no keys"
     return str(backend.import_key(parsed, key, overwrite=overwrite, label=label))
+
+
+def require_device(name: str, missing: str) -> None:
+    """Skips the test for want of a device; fails it where ``AWS_HMAC_REQUIRE`` (a comma list) names the device."""
+    message = f"{name}: {missing}"
+    if name in os.environ.get("AWS_HMAC_REQUIRE", "").replace(" ", "").split(","):
+        pytest.fail(f"{message} (AWS_HMAC_REQUIRE names it)", pytrace=False)
+    pytest.skip(message)
+
+
+@pytest.fixture
+def softhsm_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoftHSMToken]:
+    """A throw-away SoftHSM token with a label of its own, in a folder of its own.
+
+    ``SOFTHSM2_CONF`` is set for this process and its children. The fixture's ``uri("prod")`` is the key URI of an
+    object; import a key with `import_into` or ``aws_hmac.import_key``.
+    """
+    try:
+        token = make_token(tmp_path / "softhsm", f"test-{uuid.uuid4().hex[:12]}")
+    except DeviceError as exc:
+        require_device("pkcs11", str(exc))
+        raise
+    for name, value in token.environment.items():
+        monkeypatch.setenv(name, value)
+    finalize_pkcs11_modules()  # SoftHSM reads its configuration when it is initialised
+    yield token
+    finalize_pkcs11_modules()
+
+
+def finalize_pkcs11_modules() -> None:
+    """Calls C_Finalize of each PKCS#11 module that python-pkcs11 has loaded; each is initialised again on use."""
+    if "pkcs11" in sys.modules:
+        vendor = sys.modules["pkcs11"]
+        for module in list(vendor._loaded.values()):  # the only list there is of what is loaded
+            if module.initialized:
+                with suppress(vendor.PKCS11Error):
+                    module.finalize()

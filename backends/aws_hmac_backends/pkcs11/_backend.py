@@ -1,0 +1,99 @@
+"""The backend itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_hmac.backend import HmacBackend, KeyDeleter, KeyEntry, KeyImporter, KeyLister
+from aws_hmac.errors import DeviceError, DeviceLostError
+from aws_hmac_backends.pkcs11 import _import, _modules, _tokens
+from aws_hmac_backends.pkcs11._errors import map_exceptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from aws_hmac.uri import KeyURI
+
+
+class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
+    """A key on a PKCS#11 token.
+
+    Opened keys of one token share the process's login on it. Where the token, its session or the module was lost
+    (token pulled, session closed or module finalized by another part of the process, fork), the key is found anew
+    once for each call, logging in again with the PIN that ``pin-source`` then gives; a PIN that was refused is
+    never sent a second time.
+
+    Args:
+        uri: the parsed key URI.
+
+    Raises:
+        KeyURIError, KeyNotFoundError, AmbiguousKeyError, AuthenticationError, DeviceError: as their names say.
+    """
+
+    def __init__(self, uri: KeyURI) -> None:
+        self.name = uri.identity
+        self._uri = uri
+        self._key: _tokens.OpenKey | None = _tokens.open_key(uri, self.name)
+
+    @classmethod
+    def from_uri(cls, uri: KeyURI, /) -> Self:
+        """Opens the key that a URI names."""
+        return cls(uri)
+
+    def hmac_sha256(self, message: bytes, /) -> bytes:
+        """Returns HMAC-SHA256(key, message), computed by the token."""
+        key = self._usable()
+        try:
+            return self._sign(key, message)
+        except DeviceLostError:
+            key = self._reopened(key)
+        return self._sign(key, message)
+
+    def close(self) -> None:
+        """Lets go of the key; the last key closed on a token logs this process out of it."""
+        with _modules.DEVICE:
+            key, self._key = self._key, None
+            if key is not None:
+                key.connection.release()
+
+    def _sign(self, key: _tokens.OpenKey, message: bytes) -> bytes:
+        with _modules.DEVICE, map_exceptions(self.name):
+            return key.sign(message, self.name)
+
+    def _usable(self) -> _tokens.OpenKey:
+        key = self._key
+        if key is None:
+            raise DeviceError(f"{self.name}: closed")
+        return key
+
+    def _reopened(self, lost: _tokens.OpenKey) -> _tokens.OpenKey:
+        with _modules.OPENING:
+            key = self._usable()
+            if key is not lost:
+                return key  # by another thread
+            fresh = _tokens.open_key(self._uri, self.name)
+            with _modules.DEVICE:
+                lost.connection.release()
+                if self._key is None:  # closed meanwhile
+                    fresh.connection.release()
+                else:
+                    self._key = fresh
+            return fresh
+
+    @classmethod
+    def import_key(cls, uri: KeyURI, key: bytes, *, overwrite: bool = False, label: str | None = None) -> KeyURI:
+        """Puts a key into the token: sensitive, never to be extracted, good for HMAC-SHA256 only."""
+        try:
+            return _import.import_key(uri, key, overwrite=overwrite, label=label)
+        finally:
+            del key  # tracebacks show what frames hold
+
+    @classmethod
+    def list_keys(cls, uri: KeyURI) -> list[KeyEntry]:
+        """Returns the HMAC keys that a URI fits; logs in only where it fits a single token."""
+        return _import.list_keys(uri)
+
+    @classmethod
+    def delete_key(cls, uri: KeyURI) -> None:
+        """Destroys the one key that a URI names."""
+        _import.delete_key(uri)
