@@ -185,7 +185,8 @@ def _lib(name: str) -> Any:
         first = exc
     try:
         # Initialised already, but not by python-pkcs11: the object without C_Initialize, which __init__ would call.
-        lib = _pkcs11.lib.__new__(_pkcs11.lib, name)
+        vendor: Any = _pkcs11.lib
+        lib = vendor.__new__(vendor, name)
         lib.get_slots()
     except pkcs11.PKCS11Error:
         raise DeviceError(f"{name} cannot be loaded as a PKCS#11 module: {_reason(first)}; {_known()}") from first
@@ -283,7 +284,8 @@ def _by_library(uri: KeyURI, name: str) -> Module:
     if number is None:
         raise KeyURIError("pkcs11: URI: library-version is not a number as 2 or 2.40")
     wanted = (int(number[1]), int(number[2] or 0))
-    fitting, others = [], []
+    fitting: list[str] = []
+    others: list[str] = []
     for known, path in configured().items():
         try:
             check_path(path)
