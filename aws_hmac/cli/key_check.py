@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
 def _key(args: argparse.Namespace) -> tuple[str, dict[str, str | None]]:
     """The key's URI, and what STS needs besides: each argument, else what the profile says."""
     profile: dict[str, str] = {}
+    if (args.uri is None) == (args.profile is None):
+        raise ConfigError("give either a key's URI or --profile")
     if args.profile is not None:
         from aws_hmac.cli.aws_files import block_of
 
         profile = block_of(args.profile)
-    if (args.uri is None) == (args.profile is None):
-        raise ConfigError("give either a key's URI or --profile")
     options = {name: getattr(args, name) or profile.get(name) for name in ("access_key_id", "region", "endpoint_url")}
     if args.sts and not options["access_key_id"]:
         raise ConfigError("--sts needs --access-key-id: AWS must be told whose key signs")

@@ -35,15 +35,21 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints rows under headings, aligned; nothing is cut off when piped."""
+    cells = [list(map(clean, row)) for row in rows]
+    out = console()
+    if not out.is_terminal:
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in (columns, *cells):
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
+        return
     from rich.table import Table
 
-    out = console()
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=not out.is_terminal)
-    for row in rows:
-        table.add_row(*map(clean, row))
-    out.print(table, soft_wrap=False, width=None if out.is_terminal else 10_000)
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
