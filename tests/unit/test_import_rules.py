@@ -96,6 +96,15 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
+def layer(name: str) -> int:
+    """The layer of a module of the library; a private one's is the highest of what it imports."""
+    if not name.startswith("_"):
+        return LAYER[name]
+    found = imports((LIBRARY / f"{name}.py").read_text(encoding="utf-8"), f"aws_hmac.{name}", package=False)
+    below = {f.module.split(".")[1] for f in found if f.module.startswith("aws_hmac.")}
+    return max((layer(other) for other in below - {name}), default=0)
+
+
 def layer_faults(imported: list[tuple[str, str, Import]]) -> list[str]:
     faults = []
     for name, where, found in imported:
@@ -107,7 +116,7 @@ def layer_faults(imported: list[tuple[str, str, Import]]) -> list[str]:
             if found.for_types or home in ("cli", "serve"):
                 continue
             faults.append(f"{where} (import the module itself)")
-        elif target == "testing" or LAYER[target] > LAYER[home]:
+        elif target == "testing" or layer(target) > layer(home):
             faults.append(where)
     return faults
 
