@@ -1,21 +1,27 @@
 """The interface between aws-hmac and a device that holds a key.
 
 `HmacBackend` is all that signing needs: one method. What a device can do besides is a separate small
-capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `PolicyPrinter`, `Diagnosable`), so that
-a read-only signer needs none of it. Nothing here knows AWS.
+capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `KeyRewrapper`, `PolicyPrinter`,
+`Diagnosable`), so that a read-only signer needs none of it. Nothing here knows AWS's signatures.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import quote, unquote
 
-from aws_hmac.errors import DeviceError, UnsupportedError
+from aws_hmac.errors import ConfigError, DeviceError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
     from aws_hmac.uri import KeyURI
@@ -203,6 +209,34 @@ class Diagnosable(ABC):
         """
 
 
+class KeyRewrapper(ABC):
+    """A backend whose key is wrapped by another one, which can be exchanged (a key-encryption key, KEK)."""
+
+    @classmethod
+    @abstractmethod
+    def rewrap_key(cls, uri: KeyURI, kek: str | None) -> KeyURI:
+        """Moves the key to a new KEK, proves that it is the same key under it, and keeps the old wrapping beside.
+
+        A crash at any point leaves one wrapping that works where the URI says it is.
+
+        Args:
+            uri: the key as it is wrapped now.
+            kek: the new KEK; None for the one that the URI plans.
+
+        Returns:
+            The URI that names the key from now on.
+        """
+
+    @classmethod
+    @abstractmethod
+    def confirm_rewrap(cls, uri: KeyURI) -> list[Finding]:
+        """Proves the new wrapping once more, then deletes the old one, and tells what may become of the old KEK.
+
+        Args:
+            uri: the key under its new KEK.
+        """
+
+
 def shorten(key: bytes) -> bytes:
     """Returns a key of at most 64 bytes with the same HMAC-SHA256 as `key` (RFC 2104, section 2)."""
     return hashlib.sha256(key).digest() if len(key) > BLOCK_SIZE else key
@@ -239,6 +273,49 @@ def device_hmac(backend: HmacBackend, message: bytes, *, purpose: str) -> bytes:
     if len(mac) != MAC_SIZE:
         raise DeviceError(f"{backend.name}: the backend answered {len(mac)} bytes, an HMAC-SHA256 has {MAC_SIZE}")
     return mac
+
+
+PROFILES_VARIABLE = "AWS_HMAC_PROFILES_UNDER_WAY"
+"""Environment variable that tells the processes below ``aws-hmac credential-process`` whose credentials are being made:
+profile names, percent-encoded, separated by blanks."""
+
+_under_way: ContextVar[tuple[str, ...]] = ContextVar("aws_hmac_profiles_under_way", default=())
+
+
+def profiles_under_way() -> tuple[str, ...]:
+    """Returns the profiles whose credentials are being made here and in the processes above, outermost first.
+
+    A backend that needs AWS credentials itself must not take them from one of these: that would go on for ever.
+    """
+    above = os.environ.get(PROFILES_VARIABLE, "").split()
+    return (*map(unquote, above), *_under_way.get())
+
+
+@contextmanager
+def profile_under_way(profile: str, *, export: bool = False) -> Iterator[None]:
+    """Notes that a profile's credentials are being made.
+
+    Args:
+        profile: its name.
+        export: also tells the processes that this one starts; for a process that makes credentials once.
+
+    Raises:
+        ConfigError: they already are being made, further up.
+    """
+    above = profiles_under_way()
+    if profile in above:
+        raise ConfigError(
+            f"credentials go in a circle ({' -> '.join((*above, profile))}): those of profile {profile!r} would be made"
+            " from themselves"
+        )
+    if export:
+        names = (*os.environ.get(PROFILES_VARIABLE, "").split(), quote(profile, safe=""))
+        os.environ[PROFILES_VARIABLE] = " ".join(names)
+    token = _under_way.set((*_under_way.get(), profile))
+    try:
+        yield
+    finally:
+        _under_way.reset(token)
 
 
 def fingerprint(backend: HmacBackend) -> bytes:

@@ -1,0 +1,61 @@
+"""What the backends that use a cloud's client library share."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aws_hmac.errors import KeyURIError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aws_hmac.uri import KeyURI
+
+_in_call: ContextVar[bool] = ContextVar("aws_hmac_quiet", default=False)
+
+
+class _Quiet(logging.Filter):
+    """Drops what is logged during a call of ours, and in its thread only."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - logging's signature
+        return not _in_call.get()
+
+
+_QUIET = _Quiet()
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keeps client libraries from logging bodies that hold a key: at DEBUG, several log all that they send and get.
+
+    Args:
+        loggers: the loggers to silence; a filter counts for its own logger only, not for those below.
+    """
+    for name in loggers:
+        logging.getLogger(name).addFilter(_QUIET)  # a second time changes nothing
+    token = _in_call.set(True)
+    try:
+        yield
+    finally:
+        _in_call.reset(token)
+
+
+def check_endpoint(uri: KeyURI) -> str | None:
+    """Returns the URI's ``endpoint-url``.
+
+    Raises:
+        KeyURIError: it is no URL, or plain HTTP to another machine, where the key would be readable.
+    """
+    endpoint = uri.get("endpoint-url")
+    if endpoint is None:
+        return None
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise KeyURIError(f"{uri.scheme}: URI: endpoint-url must be http(s)://host[:port]")
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise KeyURIError(f"{uri.scheme}: URI: endpoint-url: http to another machine would show the key; use https")
+    return endpoint
