@@ -214,14 +214,15 @@ class KeyRewrapper(ABC):
 
     @classmethod
     @abstractmethod
-    def rewrap_key(cls, uri: KeyURI, kek: str | None) -> KeyURI:
+    def rewrap_key(cls, uri: KeyURI, kek: str | None = None, *, label: str | None = None) -> KeyURI:
         """Moves the key to a new KEK, proves that it is the same key under it, and keeps the old wrapping beside.
 
         A crash at any point leaves one wrapping that works where the URI says it is.
 
         Args:
             uri: the key as it is wrapped now.
-            kek: the new KEK; None for the one that the URI plans.
+            kek: the new KEK; None for the one that the URI plans, or to keep the present one.
+            label: binds the key to this (an access key id) on the way, where it is not bound yet.
 
         Returns:
             The URI that names the key from now on.

@@ -82,17 +82,15 @@ def parse_arn(text: str) -> KeyArn | None:
 
 
 def region_of(text: str, uri: KeyURI) -> str | None:
-    """Returns the region of a key or alias: its ARN's, or the URI's ``region``; None for the profile's own.
+    """Returns the region of a key or alias: its ARN's, else the URI's ``region``; None for the profile's own.
 
     Raises:
-        KeyURIError: the two differ, or it is no region.
+        KeyURIError: it is no region.
     """
-    match = _ARN.fullmatch(text)
     given = uri.get("region")
     if given is not None and not _REGION.fullmatch(given):
         raise KeyURIError(f"{uri.scheme}: URI: {given!r} is no AWS region")
-    if match and given not in (None, match["region"]):
-        raise KeyURIError(f"{uri.scheme}: URI: region is {given}, but the key's ARN says {match['region']}")
+    match = _ARN.fullmatch(text)
     return match["region"] if match else given
 
 

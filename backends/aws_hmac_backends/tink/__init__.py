@@ -46,14 +46,13 @@ from aws_hmac.backend import (
     KeyImporter,
     KeyInspector,
     KeyLister,
+    KeyRewrapper,
 )
 from aws_hmac.errors import (
     DeviceError,
     Error,
     KeyExistsError,
-    KeyMismatchError,
     KeyNotFoundError,
-    KeyPolicyError,
     KeyURIError,
 )
 
@@ -71,7 +70,7 @@ _QUERY = ("planned-kek", "format", "profile", "region", "endpoint-url")
 _ACCESS_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,}", re.ASCII)
 
 
-class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter):
+class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyRewrapper):
     """A key in an encrypted Tink keyset; see this module for the URI.
 
     Args:
@@ -108,7 +107,8 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter)
         """Returns HMAC-SHA256(key, message): unwraps the key for this one call."""
         if self._closed:
             raise DeviceError(f"{self.name}: closed")
-        keyset = self._unwrap(read_encrypted(read_file(self._path, self.name, readable="allow"), self.name))
+        wrapped = read_encrypted(read_file(self._path, self.name, readable="allow"), self.name)
+        keyset = unwrap(wrapped, self._keks, self._associated_data, self.name)
         return hmac.digest(hmac_key(keyset, self.name), message, "sha256")
 
     def close(self) -> None:
@@ -133,10 +133,11 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter)
                     "warning",
                     "associated data",
                     "none: the keyset of another access key, wrapped by the same KEK, would be used without a word",
-                    "import the key again with aws-hmac key import, which binds it to the access key id",
+                    "aws-hmac key rewrap KEY_URI --access-key-id AKIA… binds it",
                 )
             )
         findings.append(_file_finding(self._path))
+        findings += _unconfirmed(self._path)
         findings.append(
             Finding(
                 "info",
@@ -175,6 +176,36 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter)
         return uri
 
     @classmethod
+    def rewrap_key(cls, uri: KeyURI, kek: str | None = None, *, label: str | None = None) -> KeyURI:
+        """Moves the keyset to a new KEK; the old file stays beside it as ``FILE.before-rewrap`` until confirmed.
+
+        Run again after a crash, it takes up where it was.
+
+        Raises:
+            KeyURIError: no new KEK is given or planned.
+            KeyExistsError: an earlier rewrap is not confirmed yet.
+            KeyMismatchError: the new KEK gives back another key; nothing was changed.
+            DeviceBusyError: another rewrap is under way, or the file changed.
+        """
+        from .rewrap import rewrap
+
+        return rewrap(cls, _path(uri), uri, kek, label)
+
+    @classmethod
+    def confirm_rewrap(cls, uri: KeyURI) -> list[Finding]:
+        """Computes with the keyset under its new KEK, then deletes ``FILE.before-rewrap``.
+
+        Raises:
+            KeyNotFoundError: there is no rewrap to confirm.
+            KeyMismatchError: the two files hold different keys; nothing was deleted.
+        """
+        from .rewrap import confirm
+
+        path = _path(uri)
+        with cls.from_uri(uri) as backend:
+            return confirm(path, uri, backend, backend._keks)
+
+    @classmethod
     def list_keys(cls, uri: KeyURI) -> list[KeyEntry]:
         """Returns the one keyset of the file that the URI names."""
         path = _path(uri)
@@ -192,16 +223,6 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter)
             except FileNotFoundError as exc:
                 raise KeyNotFoundError(f"{uri.identity}: there is no file {path}") from exc
             sync_folder(path.parent)
-
-    def _unwrap(self, wrapped: bytes) -> object:
-        first: Error | None = None
-        for kek in self._keks:
-            try:
-                return unwrap(wrapped, kek, self._associated_data, self.name)
-            except (KeyMismatchError, KeyNotFoundError, KeyPolicyError) as exc:
-                first = first or exc
-        assert first is not None
-        raise first
 
 
 def _path(uri: KeyURI) -> Path:
@@ -240,6 +261,15 @@ def _planned_findings(kek: Kek, wrapped: bytes, associated_data: bytes, name: st
         ]
     return [
         Finding("warning", "planned KEK", f"{kek.kek_uri} wraps the keyset", f"write kek={kek.kek_uri} into the URI")
+    ]
+
+
+def _unconfirmed(path: Path) -> list[Finding]:
+    before = path.with_name(f"{path.name}.before-rewrap")
+    if not before.exists():
+        return []
+    return [
+        Finding("warning", "rewrap", f"not confirmed: {before} is still there", "aws-hmac key rewrap KEY_URI --confirm")
     ]
 
 

@@ -53,19 +53,23 @@ class AwsKek(Kek):
         self._check(answer.get("KeyId"))
         return bytes(answer["Plaintext"])
 
+    def decrypt_by_any(self, ciphertext: bytes, associated_data: bytes) -> tuple[str, bytes]:
+        """Unwraps without naming a key: KMS knows which it was, and says so."""
+        answer = self._kms.call(
+            "Decrypt", key=self._arn, CiphertextBlob=ciphertext, EncryptionContext=_context(associated_data)
+        )
+        return f"{AWS}{answer.get('KeyId')}", bytes(answer["Plaintext"])
+
     def inspect(self, ciphertext: bytes, associated_data: bytes) -> list[Finding]:
         """Asks KMS which key unwraps this, without naming one, and looks at that key."""
         try:
-            answer = self._kms.call(
-                "Decrypt", key=self._arn, CiphertextBlob=ciphertext, EncryptionContext=_context(associated_data)
-            )
+            actual = self.decrypt_by_any(ciphertext, associated_data)[0].removeprefix(AWS)
         except Error as exc:
             # What KMS refuses to unwrap it does not name; the state of the pinned key may tell why.
             return [
                 Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {exc}"),
                 *key_findings(self._kms, self._arn),
             ]
-        actual = str(answer.get("KeyId"))
         arn = parse_arn(actual)
         where = f" ({arn.where})" if arn else ""
         if actual == self._arn:

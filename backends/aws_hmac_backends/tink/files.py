@@ -70,10 +70,21 @@ def write_new(path: Path, content: bytes, name: str, *, overwrite: bool) -> None
         sync_folder(path.parent)
 
 
-def write_temporary(path: Path, content: bytes) -> None:
-    """Writes a file that did not exist, mode 0600, down to the disk."""
+def write_temporary(path: Path, content: bytes, *, like: Path | None = None) -> None:
+    """Writes a file that did not exist, down to the disk.
+
+    Args:
+        path: the file.
+        content: what goes into it.
+        like: the file whose owner and mode it gets, so that whoever reads that one can read this; mode 0600 if None.
+    """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
     with os.fdopen(handle, "wb") as file:
+        if like is not None and os.name == "posix":
+            wanted, given = like.stat(), os.fstat(file.fileno())
+            if (wanted.st_uid, wanted.st_gid) != (given.st_uid, given.st_gid):
+                os.fchown(file.fileno(), wanted.st_uid, wanted.st_gid)
+            os.fchmod(file.fileno(), wanted.st_mode & 0o777)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -50,6 +50,14 @@ class Kek(aead.Aead):  # type: ignore[misc] # tink ships no types
             Error: in words.
         """
 
+    def decrypt_by_any(self, ciphertext: bytes, associated_data: bytes) -> tuple[str, bytes]:
+        """Unwraps by whichever key the KMS says it was, where it can say that: to look, never to sign with.
+
+        Returns:
+            That key as a KEK URI, and the plaintext.
+        """
+        return self.kek_uri, self.decrypt(ciphertext, associated_data)
+
     @abstractmethod
     def inspect(self, ciphertext: bytes, associated_data: bytes) -> list[Finding]:
         """Returns which key wraps this, whose it is and in which state."""

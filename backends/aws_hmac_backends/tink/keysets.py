@@ -12,9 +12,11 @@ from tink import proto_keyset_format, secret_key_access
 from tink.proto import common_pb2, hmac_pb2, tink_pb2
 
 from aws_hmac.backend import MAC_SIZE
-from aws_hmac.errors import KeyMismatchError, KeyPolicyError, UnsupportedError
+from aws_hmac.errors import Error, KeyMismatchError, KeyNotFoundError, KeyPolicyError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .keks import Kek
 
 TYPE_URL = "type.googleapis.com/google.crypto.tink.HmacKey"
@@ -50,19 +52,34 @@ def read_encrypted(content: bytes, name: str) -> bytes:
     return wrapped
 
 
-def unwrap(wrapped: bytes, kek: Kek, associated_data: bytes, name: str) -> tink_pb2.Keyset:
-    """Returns the keyset that a KEK unwraps.
+def unwrap(wrapped: bytes, keks: Sequence[Kek], associated_data: bytes, name: str) -> tink_pb2.Keyset:
+    """Returns the keyset that the first of these KEKs unwraps that can.
 
     Raises:
         KeyMismatchError: what was unwrapped is no keyset.
-        Error: the KEK's.
+        Error: what the first KEK said, if none can.
     """
-    plaintext = kek.decrypt(wrapped, associated_data)
+    first: Error | None = None
+    for kek in keks:
+        try:
+            return parse(kek.decrypt(wrapped, associated_data), kek.kek_uri, name)
+        except (KeyMismatchError, KeyNotFoundError, KeyPolicyError) as exc:
+            first = first or exc
+    assert first is not None, "no KEK was given"
+    raise first
+
+
+def parse(plaintext: bytes, kek_uri: str, name: str) -> tink_pb2.Keyset:
+    """Returns the keyset that was unwrapped.
+
+    Raises:
+        KeyMismatchError: it is none.
+    """
     try:
         return tink_pb2.Keyset.FromString(plaintext)
     except DecodeError:
         # "from None": the exception may quote the plaintext.
-        raise KeyMismatchError(f"{name}: {kek.kek_uri} unwraps the file, but to something that is no keyset") from None
+        raise KeyMismatchError(f"{name}: {kek_uri} unwraps the file, but to something that is no keyset") from None
 
 
 def wrap(keyset: tink_pb2.Keyset, kek: Kek, associated_data: bytes, *, json: bool) -> bytes:
