@@ -124,3 +124,11 @@ class ConfigError(Error, ValueError):
 
 class SecurityWarning(UserWarning):
     """Something works but protects the key less than it could."""
+
+
+class ClockSkewWarning(UserWarning):
+    """This machine's clock is wrong: it was corrected for one call, and must be set."""
+
+
+class SessionWarning(UserWarning):
+    """Temporary credentials are delivered, but less conveniently than they could be."""
