@@ -10,7 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from aws_hmac import errors, httpx, requests, sigv4
+    from aws_hmac import errors, httpx, requests, sigv4, sts
     from aws_hmac.backend import (
         Diagnosable,
         Finding,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AmbiguousKeyError,
         AuthenticationError,
         BackendUnavailableError,
+        ClockSkewWarning,
         ConfigError,
         DeviceBusyError,
         DeviceError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         KeyURIError,
         SecurityWarning,
         SessionExpiredError,
+        SessionWarning,
         SigningError,
         STSError,
         UnknownSchemeError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from aws_hmac.registry import open_backend, schemes
     from aws_hmac.signer import Signer
     from aws_hmac.signing_keys import SigningKeys
+    from aws_hmac.sts import TemporaryCredentials
     from aws_hmac.uri import KeyURI
 
 __version__ = "0.1.0"
@@ -58,10 +61,10 @@ _HOMES = {
     ),
     "botocore": ("Session",),
     "errors": (
-        "AmbiguousKeyError", "AuthenticationError", "BackendUnavailableError", "ConfigError", "DeviceBusyError",
-        "DeviceError", "DeviceLostError", "Error", "KeyExistsError", "KeyMismatchError", "KeyNotFoundError",
-        "KeyPolicyError", "KeyURIError", "STSError", "SecurityWarning", "SessionExpiredError", "SigningError",
-        "UnknownSchemeError", "UnsupportedError",
+        "AmbiguousKeyError", "AuthenticationError", "BackendUnavailableError", "ClockSkewWarning", "ConfigError",
+        "DeviceBusyError", "DeviceError", "DeviceLostError", "Error", "KeyExistsError", "KeyMismatchError",
+        "KeyNotFoundError", "KeyPolicyError", "KeyURIError", "STSError", "SecurityWarning", "SessionExpiredError",
+        "SessionWarning", "SigningError", "UnknownSchemeError", "UnsupportedError",
     ),
     "keys": ("import_key",),
     "registry": ("open_backend", "schemes"),
@@ -77,6 +80,7 @@ __all__ = [
     "AmbiguousKeyError",
     "AuthenticationError",
     "BackendUnavailableError",
+    "ClockSkewWarning",
     "ConfigError",
     "DeviceBusyError",
     "DeviceError",
@@ -101,6 +105,7 @@ __all__ = [
     "SecurityWarning",
     "Session",
     "SessionExpiredError",
+    "SessionWarning",
     "Signer",
     "SigningError",
     "SigningKeys",

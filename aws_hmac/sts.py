@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import random
 import re
-import time
 import warnings
 from datetime import datetime, timedelta, timezone
+from time import sleep
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import urlencode
 
@@ -39,33 +39,15 @@ MIN_SKEW = timedelta(minutes=4)
 """A smaller difference is no reason for STS to refuse (it allows 5 minutes)."""
 
 _VERSION = "2011-06-15"
-_THROTTLED = frozenset(
-    [
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "SlowDown",
-        "TooManyRequestsException",
-        "RequestLimitExceeded",
-        "BandwidthLimitExceeded",
-        "LimitExceededException",
-        "PriorRequestNotComplete",
-        "RequestTimeout",
-        "RequestTimeoutException",
-    ]
-)
-_SKEWED = frozenset(
-    [
-        "SignatureDoesNotMatch",
-        "InvalidSignatureException",
-        "AuthFailure",
-        "RequestExpired",
-        "RequestInTheFuture",
-        "RequestTimeTooSkewed",
-    ]
-)
+_THROTTLED = frozenset({
+    "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
+    "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException",
+    "PriorRequestNotComplete", "RequestTimeout", "RequestTimeoutException", "SlowDown",
+})  # fmt: skip
+_SKEWED = frozenset({
+    "SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure", "RequestExpired", "RequestInTheFuture",
+    "RequestTimeTooSkewed",
+})  # fmt: skip
 _WRONG_SIGNATURE = frozenset(["SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure"])
 _NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 _HINTS = {
@@ -362,7 +344,7 @@ def _now() -> datetime:
 
 
 def _back_off(attempt: int) -> None:
-    time.sleep(min(MAX_BACKOFF, random.random() * 2 ** (attempt - 1)))  # noqa: S311 - jitter is no secret
+    sleep(min(MAX_BACKOFF, random.random() * 2 ** (attempt - 1)))  # noqa: S311 - jitter is no secret
 
 
 def _skew(answer: Answer, what: str) -> timedelta | None:
@@ -407,7 +389,11 @@ def _result(answer: Answer, action: str) -> dict[str, str]:
 
 def _error(answer: Answer, what: str, signer: Signer) -> STSError:
     texts = _texts(answer.body) or {}
-    code, message = texts.get("ErrorResponse/Error/Code"), texts.get("ErrorResponse/Error/Message")
+    # Some servers put <Errors> around it, as EC2 does; botocore reads both.
+    code, message = (
+        texts.get(f"ErrorResponse/Error/{name}") or texts.get(f"ErrorResponse/Errors/Error/{name}")
+        for name in ("Code", "Message")
+    )
     request_id = texts.get("ErrorResponse/RequestId") or next(
         (value for name, value in answer.headers.items() if name.lower() == "x-amzn-requestid"), None
     )

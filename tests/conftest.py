@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -195,3 +197,94 @@ def aws_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))
     return home / ".aws"
+
+
+class StsRequest(NamedTuple):
+    """What a `ScriptedSts` was sent."""
+
+    headers: dict[str, str]
+    parameters: dict[str, str]
+
+
+class ScriptedSts:
+    """An STS on loopback that verifies nothing and answers what a test wants: for errors, clocks and counts.
+
+    Attributes:
+        url: where it listens.
+        requests: what came.
+        answers: what the next calls get, in order: (status, headers, body); after that new credentials.
+        lifetime: seconds that these live.
+        delay: seconds that each answer takes.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[StsRequest] = []
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.lifetime = 3600
+        self.delay = 0.0
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                parameters = dict(parse_qsl(body, keep_blank_values=True))
+                scripted.requests.append(StsRequest(dict(self.headers.items()), parameters))
+                time.sleep(scripted.delay)
+                status, headers, answer = scripted.answers.pop(0) if scripted.answers else scripted.credentials()
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def credentials(self, *, lifetime: int | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Returns an answer with credentials of their own, for whatever the last request asked."""
+        number = len(self.requests)
+        action = self.requests[-1].parameters["Action"] if self.requests else "AssumeRole"
+        moment = time.gmtime(time.time() + (self.lifetime if lifetime is None else lifetime))
+        user = "<AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/r/s</Arn></AssumedRoleUser>"
+        return 200, {}, (
+            f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{user}<Credentials>'
+            f"<AccessKeyId>ASIAEXAMPLE{number:09}</AccessKeyId><SecretAccessKey>secret-{number}</SecretAccessKey>"
+            f"<SessionToken>token-{number}</SessionToken>"
+            f"<Expiration>{time.strftime('%Y-%m-%dT%H:%M:%SZ', moment)}</Expiration>"
+            f"</Credentials></{action}Result></{action}Response>"
+        ).encode()  # fmt: skip
+
+    def refuse(
+        self, code: str, message: str = "", *, status: int = 400, times: int = 1, headers: dict[str, str] | None = None
+    ) -> None:
+        """Makes the next calls fail as STS would."""
+        body = (
+            '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+            f"<Code>{code}</Code><Message>{message}</Message></Error><RequestId>request-1</RequestId></ErrorResponse>"
+        )
+        self.answers += [(status, headers or {}, body.encode())] * times
+
+    def stop(self) -> None:
+        """Ends it; its port then refuses connections."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def scripted_sts() -> Iterator[ScriptedSts]:
+    """An STS that answers what the test wants."""
+    server = ScriptedSts()
+    yield server
+    server.stop()

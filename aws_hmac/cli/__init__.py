@@ -91,9 +91,8 @@ def run(function: Callable[[Namespace], int | None], args: Namespace) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            from aws_hmac.errors import SecurityWarning
-
-            warnings.simplefilter("default", SecurityWarning)
+            for category in _shown_warnings():
+                warnings.simplefilter("default", category)
             status = function(args) or 0
             sys.stdout.flush()
         except KeyboardInterrupt:
@@ -160,9 +159,13 @@ def _module(name: str) -> str:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    from aws_hmac.errors import SecurityWarning
-
-    if issubclass(category, SecurityWarning):
+    if issubclass(category, _shown_warnings()):
         from aws_hmac.cli.output import clean
 
         print(f"aws-hmac: warning: {clean(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def _shown_warnings() -> tuple[type[Warning], ...]:
+    from aws_hmac.errors import ClockSkewWarning, SecurityWarning, SessionWarning
+
+    return ClockSkewWarning, SecurityWarning, SessionWarning
