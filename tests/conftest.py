@@ -20,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-pytest_plugins = ["aws_hmac.testing"]
+pytest_plugins = ["aws_hmac.testing", "tests.transit_server.fixtures"]
 
 ACCOUNT = "123456789012"
 """The account that moto plays."""

@@ -190,6 +190,8 @@ class Cluster:
             "base64": f"{prefix}:{version}:!{mac[1:]}",
             "short": f"{prefix}:{version}:{base64.b64encode(base64.b64decode(mac)[:31]).decode()}",
             "fields": mac,
+            "padding": f"{prefix}:{version}:{mac.rstrip('=')}",
+            "flip": f"{prefix}:{version}:{base64.b64encode(bytes(b ^ 1 for b in base64.b64decode(mac))).decode()}",
         }[how]
 
     @staticmethod

@@ -70,6 +70,7 @@ from aws_hmac.errors import (
     UnsupportedError,
 )
 from aws_hmac_backends.vault import _connection, _policy
+from aws_hmac_backends.vault._cluster import NoEngineError
 from aws_hmac_backends.vault._connection import Connection
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
         try:
             try:
                 facts: dict[str, Any] | None = connection.key(name)
-            except KeyNotFoundError as exc:
-                if "mount" in str(exc):
-                    raise
+            except NoEngineError:
+                raise
+            except KeyNotFoundError:
                 facts = None
             if facts is not None:
                 if not overwrite:
@@ -357,9 +358,9 @@ def _names(connection: Connection) -> list[str]:
             f"list keys (list on {connection.mount}/keys)",
             lambda: connection.client.secrets.transit.list_keys(mount_point=connection.mount),
         )
-    except KeyNotFoundError as exc:
-        if "mount" in str(exc):
-            raise
+    except NoEngineError:
+        raise
+    except KeyNotFoundError:
         return []  # Vault's way to say that there are none
     keys = (answer.get("data") or {}).get("keys") if isinstance(answer, dict) else None
     return [k for k in keys if isinstance(k, str) and not k.endswith("/")] if isinstance(keys, list) else []

@@ -38,6 +38,10 @@ PLAIN_ERRORS = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
+class NoEngineError(KeyNotFoundError):
+    """Nothing is mounted there, so that no key can be."""
+
+
 class Fault(NamedTuple):
     """Why one address gave no answer.
 
@@ -346,7 +350,7 @@ def map_exceptions(name: str, doing: str) -> Iterator[None]:
     except hvac.exceptions.InvalidPath as exc:
         said = _said(exc)
         if "no handler for route" in said:
-            raise KeyNotFoundError(f"{name}: nothing is mounted there; check mount and namespace ({said})") from exc
+            raise NoEngineError(f"{name}: nothing is mounted there; check mount and namespace ({said})") from exc
         raise KeyNotFoundError(f"{name}: there is no such key") from exc
     except hvac.exceptions.InvalidRequest as exc:
         said = _said(exc)

@@ -61,9 +61,8 @@ class Connection:
             timeout=_seconds(uri, "timeout", environment("CLIENT_TIMEOUT") or "10"),
             patience=_seconds(uri, "patience", "30"),
         )
-        # An explicit token, as hvac would read VAULT_TOKEN itself.
-        self.client = hvac.Client(token="", session=self.cluster.session, verify=True)
-        self.client.adapter = self.cluster
+        # An empty token, as hvac would read VAULT_TOKEN itself; tokens are `Auth`'s business.
+        self.client = hvac.Client(url=self.cluster.base_uri, token="", verify=True, adapter=lambda **_: self.cluster)
         self.auth = Auth(uri, self.cluster, self.client)
         _open.add(self)
 
