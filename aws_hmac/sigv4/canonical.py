@@ -51,7 +51,7 @@ _PLAIN_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|\Z))[A-Za-z0-9\-._~]*)+/?|/", re.A
 _PCT = r"%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF]|[0189A-F][0-9A-F])"
 _PLAIN_QUERY = re.compile(rf"(?:(?:[A-Za-z0-9\-._~]|{_PCT})+=(?:[A-Za-z0-9\-._~]|{_PCT})*(?:&(?!\Z)|\Z))+", re.ASCII)
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_NOT_ON_THE_WIRE = re.compile(r"[^!-~]+")
+_NOT_ON_THE_WIRE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]+")  # RFC 3986, sections 3.3 and 3.4
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
 # Among values joined by "\n": anything that must be folded, or refused.
 _UNCLEAN = re.compile(r"[^\n -~\x80-\xff]|  | (?:\n|\Z)|(?:\n|\A) ")
@@ -155,7 +155,10 @@ def canonical_query_string(query: str) -> str:
 
 
 def wire_form(text: str) -> str:
-    """Returns a path or query as a client sends it: raw blanks, raw UTF-8 and bare ``%`` percent-encoded."""
+    """Returns a path or query as a client sends it (RFC 3986, sections 3.3 and 3.4).
+
+    Raw blanks, raw UTF-8, bare ``%`` and what else neither may hold are percent-encoded.
+    """
     return _BARE_PERCENT.sub("%25", _NOT_ON_THE_WIRE.sub(_percent_encode, text))
 
 
