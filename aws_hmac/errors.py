@@ -132,3 +132,7 @@ class ClockSkewWarning(UserWarning):
 
 class SessionWarning(UserWarning):
     """Temporary credentials are delivered, but less conveniently than they could be."""
+
+
+class ExpiryWarning(UserWarning):
+    """Something was made that will stop working before the time that was asked for."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from aws_hmac.errors import SigningError
+from aws_hmac.errors import ExpiryWarning, SigningError
 from aws_hmac.signing_keys import SigningKeys
 from aws_hmac.sigv4.canonical import (
     HeaderPlan,
@@ -73,6 +74,7 @@ class Signer:
         access_key_id: as ``AKIAIOSFODNN7EXAMPLE``.
         backend: the device's key, of `aws_hmac.open_backend`.
         session_token: that of temporary credentials.
+        session_expiration: when the session token expires; presigned URLs that would outlive it are warned of.
         cache: what is kept of the derivation, as `SigningKeys` says.
         max_age: seconds for which a kept key signs without asking the device.
 
@@ -83,7 +85,7 @@ class Signer:
         SigningError: the access key id is empty or holds a slash, blank or other character that none has.
     """
 
-    __slots__ = ("__weakref__", "access_key_id", "keys", "session_token")
+    __slots__ = ("__weakref__", "access_key_id", "keys", "session_expiration", "session_token")
 
     def __init__(
         self,
@@ -91,13 +93,19 @@ class Signer:
         backend: HmacBackend,
         *,
         session_token: str | None = None,
+        session_expiration: datetime | None = None,
         cache: Mode = "date",
         max_age: float | None = None,
     ) -> None:
         if not isinstance(access_key_id, str) or not _ACCESS_KEY_ID.fullmatch(access_key_id):
             raise SigningError("access_key_id: must be text without slash or blank, as AKIAIOSFODNN7EXAMPLE")
+        if session_token is not None and not isinstance(session_token, str):
+            raise SigningError(f"session_token: must be text, and is of type {type(session_token).__name__}")
+        if session_expiration is not None and session_expiration.tzinfo is None:
+            raise SigningError("session_expiration: must be a datetime with a time zone")
         self.access_key_id = access_key_id
-        self.session_token = session_token
+        self.session_token = session_token or None
+        self.session_expiration = session_expiration
         self.keys = SigningKeys(backend, mode=cache, max_age=max_age)
 
     def sign(
@@ -163,7 +171,10 @@ class Signer:
             rules: how the service wants it; its own rules if None.
 
         Returns:
-            The URL; whoever has it can make this one request until it expires.
+            The URL; whoever has it can make this one request until it, or the session token, expires.
+
+        Warns:
+            ExpiryWarning: the session token expires before the URL does.
 
         Raises:
             SigningError: the request cannot be signed as asked; names the part.
@@ -256,6 +267,8 @@ class Signer:
             raise SigningError(f"expires: must be a whole number of seconds from 1 to {MAX_EXPIRES} (7 days)")
         rules = rules or rules_for(service)
         when = _now() if at is None else moment(at)
+        if self.session_token is not None and self.session_expiration is not None:
+            _warn_of_expiry(self.session_expiration, at, expires)
         scheme, host, path, query = split_url(url)
         if re.search(r"(?:^|&)x-amz-signature=", query, re.IGNORECASE):
             raise SigningError("URL: is presigned already; presign the URL that it was made of")
@@ -376,6 +389,18 @@ def _method(method: str) -> str:
     if not isinstance(method, str) or not _TOKEN.fullmatch(method):
         raise SigningError(f"method: {shown(method)} is no HTTP method")
     return method.upper()
+
+
+def _warn_of_expiry(session_expiration: datetime, at: datetime | None, expires: int) -> None:
+    start = time.time() if at is None else at.timestamp()
+    left = int(session_expiration.timestamp() - start)
+    if left < expires:
+        ends = f"in {left} s" if left > 0 else "already"
+        warnings.warn(
+            f"the URL is meant for {expires} s, but the session token expires {ends}, and the URL with it",
+            ExpiryWarning,
+            stacklevel=4,
+        )
 
 
 def _merged(names: Iterable[str], values: Iterable[str]) -> dict[str, str]:

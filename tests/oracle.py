@@ -29,7 +29,7 @@ S3_KIN = frozenset({"s3", "s3-object-lambda", "s3-outposts", "s3express"})
 @contextmanager
 def botocore_clock(at: datetime = AT) -> Iterator[None]:
     """Stops botocore's clock."""
-    with mock.patch("botocore.auth.get_current_datetime", lambda *_args, **_kwargs: at):
+    with mock.patch("botocore.auth.get_current_datetime", return_value=at):
         yield
 
 
@@ -61,6 +61,7 @@ def botocore_sign(
     auth.add_auth(request)
     made = {name.lower(): value for name, value in request.headers.items()}
     signature = made["authorization"].rpartition("=")[2]
+    del request.headers["Authorization"]
     return Signed(made, auth.canonical_request(request), signature)
 
 

@@ -50,6 +50,7 @@ _PLAIN_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|\Z))[A-Za-z0-9\-._~]*)+/?|/", re.A
 # A percent sequence in upper case whose byte is not unreserved:
 _PCT = r"%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF]|[0189A-F][0-9A-F])"
 _PLAIN_QUERY = re.compile(rf"(?:(?:[A-Za-z0-9\-._~]|{_PCT})+=(?:[A-Za-z0-9\-._~]|{_PCT})*(?:&(?!\Z)|\Z))+", re.ASCII)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NOT_ON_THE_WIRE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]+")  # RFC 3986, sections 3.3 and 3.4
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
@@ -83,6 +84,8 @@ def split_url(url: str) -> URL:
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None:
         raise SigningError(f"URL: must be text that begins with https:// or http://, and is {shown(url)}")
+    if not url.isascii() and _SURROGATE.search(url):
+        raise SigningError(f"URL: {shown(url)} holds a lone surrogate, which UTF-8 does not know")
     scheme, authority, path, query = match.groups()
     return URL(scheme, host_header(scheme, authority), path, query or "")
 

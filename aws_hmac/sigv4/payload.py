@@ -46,7 +46,10 @@ def payload_hash(body: Body) -> str:
     if isinstance(body, PayloadHash):
         return str(body)
     if isinstance(body, str):
-        return sha256(body.encode()).hexdigest()
+        try:
+            return sha256(body.encode()).hexdigest()
+        except UnicodeEncodeError as exc:
+            raise SigningError("body: the text holds a lone surrogate, which UTF-8 does not know") from exc
     if isinstance(body, (bytearray, memoryview)):
         return sha256(body).hexdigest()
     if not hasattr(body, "read"):

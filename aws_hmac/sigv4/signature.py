@@ -21,7 +21,7 @@ TERMINATOR = "aws4_request"
 
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
-_FORBIDDEN = re.compile(r"[\x00-\x20/\x7f-\xa0]")
+_FORBIDDEN = re.compile(r"[^!-+\-.0-~]")  # what no scope within an Authorization header can hold
 _FIRST_YEAR = 2012
 
 
@@ -76,9 +76,10 @@ def moment(at: datetime) -> Moment:
     """
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise SigningError("at: must be a datetime with a time zone, as datetime.now(timezone.utc)")
-    if at.year < _FIRST_YEAR:
-        raise SigningError(f"at: the year {at.year} lies before Signature Version 4; is the clock right?")
-    amz_date = at.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    utc = at.astimezone(timezone.utc)
+    if utc.year < _FIRST_YEAR:
+        raise SigningError(f"at: the year {utc.year} lies before Signature Version 4; is the clock right?")
+    amz_date = utc.strftime("%Y%m%dT%H%M%SZ")
     return Moment(amz_date, amz_date[:8])
 
 
@@ -88,13 +89,13 @@ def credential_scope(date: str, region: str, service: str) -> str:
     Upper case is let through: Ceph and OpenStack know a ``RegionOne``.
 
     Raises:
-        SigningError: region or service is empty, or holds a slash, blank or control character.
+        SigningError: region or service is empty, or holds a slash, comma, blank, control or non-ASCII character.
     """
     for name, value, example in (("region", region, "us-east-1"), ("service", service, "s3")):
         if not isinstance(value, str) or not value:
             raise SigningError(f"{name}: must be given, as in {example}")
         if _FORBIDDEN.search(value):
-            raise SigningError(f"{name}: {value!r} holds a slash, blank or control character")
+            raise SigningError(f"{name}: {value!r} holds a slash, comma, blank, control or non-ASCII character")
     return f"{date}/{region}/{service}/{TERMINATOR}"
 
 

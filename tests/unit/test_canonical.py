@@ -51,7 +51,6 @@ def signer(token: str | None = None) -> Signer:
 
 def by_botocore(vector: dict[str, Any], url: str) -> str:
     headers = [(name, value) for name, value in vector.get("headers", ())]
-    # botocore itself encodes header text as UTF-8 and never sees it on the wire
     if (payload := vector.get("payload")) is not None:
         return _botocore_with_payload(vector, url, payload)
     with botocore_clock():
@@ -71,7 +70,7 @@ def _botocore_with_payload(vector: dict[str, Any], url: str, payload: str) -> st
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    class Given(S3SigV4Auth):  # type: ignore[misc] # botocore is not typed
+    class Given(S3SigV4Auth):
         def payload(self, request: object) -> str:
             return payload
 
@@ -201,7 +200,8 @@ def test_wire_form_is_what_clients_send() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "example.com/", "ftp://example.com/", "https://", "https:///path", "https://?a=1", "//example.com", None]
+    "url",
+    ["", "example.com/", "ftp://example.com/", "https://", "https:///path", "https://?a=1", "//example.com", None],
 )
 def test_no_url(url: Any) -> None:
     with pytest.raises(SigningError, match="URL"):
