@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aws_hmac._softhsm import SoftHSMToken, make_token
+from aws_hmac._swtpm import Swtpm
 from aws_hmac.backend import HmacBackend, KeyDeleter, KeyImporter, KeyLister, fingerprint, fingerprint_of
 from aws_hmac.errors import DeviceError, Error, KeyExistsError, KeyNotFoundError, KeyURIError
 from aws_hmac.registry import backend_class, open_backend
@@ -303,3 +304,18 @@ def finalize_pkcs11_modules() -> None:
             if module.initialized:
                 with suppress(vendor.PKCS11Error):
                     module.finalize()
+
+
+@pytest.fixture
+def swtpm(tmp_path: Path) -> Iterator[Swtpm]:
+    """A fresh TPM of the test's own; ``swtpm.tcti`` goes into the key URI, ``kill`` and ``start`` do as they say."""
+    tpm = Swtpm(tmp_path / "swtpm")
+    try:
+        tpm.start()
+    except DeviceError as exc:
+        require_device("tpm2", str(exc))
+        raise
+    try:
+        yield tpm
+    finally:
+        tpm.kill()
