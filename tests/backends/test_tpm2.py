@@ -21,6 +21,8 @@ class TestHandle(ImporterContract):
 
 
 class TestFile(ImporterContract):
+    calls_per_thread = 5
+
     @pytest.fixture
     def uri(self, swtpm: Swtpm, tmp_path: Path) -> str:
         return f"tpm2:file={tmp_path}/key.pem?tcti={swtpm.tcti}"

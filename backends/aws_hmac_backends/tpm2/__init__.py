@@ -190,8 +190,8 @@ class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         with Work(esys, self._options) as work:
             key, policy = self._find(work)
             try:
-                session = work.user_session(self._password, policy, key)
-                return bytes(esys.hmac(key.tr, message, TPM2_ALG.SHA256, session1=session))
+                with work.user_session(self._password, policy, key) as session:
+                    return bytes(esys.hmac(key.tr, message, TPM2_ALG.SHA256, session1=session))
             except TSS2_Exception as exc:
                 self._explain(work, key, policy, exc)
                 raise

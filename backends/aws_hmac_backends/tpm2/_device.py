@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tpm2_pytss import (
@@ -45,7 +45,7 @@ from . import _errors, _policy, _tcti
 from ._options import SRK, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tpm2_pytss import TPM2B_PRIVATE
 
@@ -53,8 +53,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PASSWORD = nullcontext(ESYS_TR.PASSWORD)
+
 RECONNECT_SECONDS = 3.0
 """How long the one reconnect waits for a resource manager or TPM that is being restarted."""
+
+BUSY_SECONDS = 3.0
+"""How long to wait for a free slot in a TPM without a resource manager."""
+
+FORK_SECONDS = 30.0
+"""How long a fork waits for a TPM command under way."""
 
 _STORAGE = (
     TPMA_OBJECT.FIXEDTPM
@@ -107,7 +115,8 @@ class Device:
     def __init__(self, tcti: str, what: str) -> None:
         self._tcti = tcti
         self._what = what
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._held = False
         self._esys: ESAPI | None = None
         self._abandoned: list[ESAPI] = []
         self._closed = False
@@ -130,7 +139,7 @@ class Device:
             try:
                 with _errors.map_exceptions(self._what):
                     try:
-                        return action(self._open())
+                        return self._patiently(action)
                     except TSS2_Exception as exc:
                         if not _errors.is_lost(exc):
                             raise
@@ -138,11 +147,22 @@ class Device:
                         if fresh or not again:
                             raise
                     self._reopen()
-                    return action(self._open())
+                    return self._patiently(action)
             except BaseException as exc:
                 if isinstance(exc.__cause__, TSS2_Exception) and _errors.is_lost(exc.__cause__):
                     self._drop()
                 raise
+
+    def _patiently(self, action: Callable[[ESAPI], T]) -> T:
+        """Runs `action`, again for a while where other programs fill the TPM's few slots."""
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return action(self._open())
+            except TSS2_Exception as exc:
+                if not _errors.is_full(exc) or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Lets go of the TPM."""
@@ -174,9 +194,20 @@ class Device:
         if esys is not None:
             esys.close()
 
+    def before_fork(self) -> None:
+        """Waits for the command under way: a child that inherits its connection keeps it open for ever."""
+        self._held = self._lock.acquire(timeout=FORK_SECONDS)
+
     def after_fork(self) -> None:
-        """Leaves the parent's context to the parent: closing it here could end the parent's session."""
-        self._lock = threading.Lock()
+        """Lets the parent go on."""
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+    def in_child(self) -> None:
+        """Leaves the parent's context to the parent: closing it here could end what it has open."""
+        self._lock = threading.RLock()
+        self._held = False
         if self._esys is not None:
             self._abandoned.append(self._esys)
             self._esys = None
@@ -185,13 +216,17 @@ class Device:
 _devices: weakref.WeakSet[Device] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _at_fork(act: Callable[[Device], None]) -> None:
     for device in list(_devices):
-        device.after_fork()
+        act(device)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=lambda: _at_fork(Device.before_fork),
+        after_in_parent=lambda: _at_fork(Device.after_fork),
+        after_in_child=lambda: _at_fork(Device.in_child),
+    )
 
 
 class Work(ExitStack):
@@ -239,16 +274,17 @@ class Work(ExitStack):
         source = _AUTH_SOURCES.get(hierarchy)
         self.esys.tr_set_auth(hierarchy, self.options.secret(source) if source else None)
         # Esys_CreatePrimary asks for the hierarchy's password; a session cannot be salted before there is a key.
-        session = self._hmac_session(None) if self.options.salted else ESYS_TR.PASSWORD
-        tr, *_ = self.esys.create_primary(
-            TPM2B_SENSITIVE_CREATE(), TPM2B_PUBLIC(publicArea=self._template(which)), hierarchy, session1=session
-        )
+        with self._session(TPM2_SE.HMAC, None) if self.options.salted else _PASSWORD as session:
+            tr, *_ = self.esys.create_primary(
+                TPM2B_SENSITIVE_CREATE(), TPM2B_PUBLIC(publicArea=self._template(which)), hierarchy, session1=session
+            )
         self.callback(self._quietly, self.esys.flush_context, tr)
         return self._object(tr)
 
     def load(self, parent: Object, private: TPM2B_PRIVATE, public: TPM2B_PUBLIC) -> Object:
         """Loads a key under its parent."""
-        tr = self.esys.load(parent.tr, private, public, session1=self.parent_session(parent))
+        with self.parent_session(parent) as session:
+            tr = self.esys.load(parent.tr, private, public, session1=session)
         self.callback(self._quietly, self.esys.flush_context, tr)
         return self._object(tr)
 
@@ -308,8 +344,9 @@ class Work(ExitStack):
             raise UnsupportedError(f"{self.options.what}: the session key is no decryption key, so it cannot salt")
         self._salt = key
 
-    def user_session(self, password: bytes | None, policy: Iterable[Command], target: Object) -> ESYS_TR:
-        """Starts a session that lets a key be used; a policy session is made for this one use.
+    @contextmanager
+    def user_session(self, password: bytes | None, policy: Iterable[Command], target: Object) -> Iterator[ESYS_TR]:
+        """A session that lets a key be used; a policy session is made for this one use.
 
         Args:
             password: the key's; None if it has none.
@@ -319,33 +356,40 @@ class Work(ExitStack):
         commands = tuple(policy)
         self.esys.tr_set_auth(target.tr, password)
         if not commands:
-            return self._hmac_session(self.salt()) if self.options.salted else ESYS_TR.PASSWORD
-        session = self._session(TPM2_SE.POLICY, self.salt())
-        _policy.run(self.esys, session, commands)
-        return session
+            with self._password_session() as session:
+                yield session
+            return
+        with self._session(TPM2_SE.POLICY, self.salt()) as session:
+            _policy.run(self.esys, session, commands)
+            yield session
 
-    def parent_session(self, parent: Object) -> ESYS_TR:
-        """Starts a session that lets a parent be used: its password, or an EK's policy (the hierarchy's)."""
+    @contextmanager
+    def parent_session(self, parent: Object) -> Iterator[ESYS_TR]:
+        """A session that lets a parent be used: by its password, or by an EK's policy."""
         if parent.has(TPMA_OBJECT.USERWITHAUTH):
-            return self.user_session(self.options.secret("parent-auth-source"), (), parent)
+            with self.user_session(self.options.secret("parent-auth-source"), (), parent) as session:
+                yield session
+            return
         self.esys.tr_set_auth(ESYS_TR.ENDORSEMENT, self.options.secret("endorsement-auth-source"))
-        session = self._session(TPM2_SE.POLICY, self.salt())
-        # TCG EK Credential Profile, section 2.1.1: policyA is TPM2_PolicySecret(TPM_RH_ENDORSEMENT).
-        self.esys.policy_secret(ESYS_TR.ENDORSEMENT, session, b"", b"", b"", 0, session1=self._hierarchy_session())
-        return session
+        with self._session(TPM2_SE.POLICY, self.salt()) as session:
+            # TCG EK Credential Profile, section 2.1.1: policyA is TPM2_PolicySecret(TPM_RH_ENDORSEMENT).
+            with self._password_session() as hierarchy:
+                self.esys.policy_secret(ESYS_TR.ENDORSEMENT, session, b"", b"", b"", 0, session1=hierarchy)
+            yield session
 
-    def owner_session(self) -> ESYS_TR:
-        """Starts a session with the owner's password."""
+    @contextmanager
+    def owner_session(self) -> Iterator[ESYS_TR]:
+        """A session with the owner's password."""
         self.esys.tr_set_auth(ESYS_TR.OWNER, self.options.secret("owner-auth-source"))
-        return self._hierarchy_session()
+        with self._password_session() as session:
+            yield session
 
-    def _hierarchy_session(self) -> ESYS_TR:
-        return self._hmac_session(self.salt()) if self.options.salted else ESYS_TR.PASSWORD
+    def _password_session(self) -> AbstractContextManager[ESYS_TR]:
+        """A session that proves a password: without showing it if salted, by sending it if plain."""
+        return self._session(TPM2_SE.HMAC, self.salt()) if self.options.salted else _PASSWORD
 
-    def _hmac_session(self, salt: Object | None) -> ESYS_TR:
-        return self._session(TPM2_SE.HMAC, salt)
-
-    def _session(self, kind: int, salt: Object | None) -> ESYS_TR:
+    @contextmanager
+    def _session(self, kind: int, salt: Object | None) -> Iterator[ESYS_TR]:
         session = self.esys.start_auth_session(
             tpm_key=ESYS_TR.NONE if salt is None else salt.tr,
             bind=ESYS_TR.NONE,
@@ -353,12 +397,14 @@ class Work(ExitStack):
             symmetric=TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL) if salt is None else TPMT_SYM_DEF.parse("aes128cfb"),
             auth_hash=TPM2_ALG.SHA256,
         )
-        self.callback(self._quietly, self.esys.flush_context, session)
-        if salt is not None:
-            self.esys.trsess_set_attributes(
-                session, TPMA_SESSION.CONTINUESESSION | TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT
-            )
-        return session
+        try:
+            if salt is not None:
+                self.esys.trsess_set_attributes(
+                    session, TPMA_SESSION.CONTINUESESSION | TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT
+                )
+            yield session
+        finally:
+            self._quietly(self.esys.flush_context, session)
 
     # -- properties ----------------------------------------------------------------------------------------
 
@@ -421,11 +467,8 @@ def storage_template(*, rsa: bool) -> TPMT_PUBLIC:
 
 def is_parent(key: Object) -> bool:
     """Tells whether a key is a storage key: an asymmetric, restricted decryption key."""
-    return (
-        int(key.public.type) in (TPM2_ALG.RSA, TPM2_ALG.ECC)
-        and key.has(TPMA_OBJECT.DECRYPT)
-        and key.has(TPMA_OBJECT.RESTRICTED)
-    )
+    asymmetric = int(key.public.type) in (TPM2_ALG.RSA, TPM2_ALG.ECC)
+    return asymmetric and key.has(TPMA_OBJECT.DECRYPT) and key.has(TPMA_OBJECT.RESTRICTED)
 
 
 def is_hmac_sha256(public: TPMT_PUBLIC) -> bool:
@@ -435,7 +478,7 @@ def is_hmac_sha256(public: TPMT_PUBLIC) -> bool:
     scheme = public.parameters.keyedHashDetail.scheme
     if int(scheme.scheme) == TPM2_ALG.NULL:
         return not int(public.objectAttributes) & TPMA_OBJECT.RESTRICTED  # the caller names the hash
-    return int(scheme.scheme) == TPM2_ALG.HMAC and int(scheme.details.hmac.hashAlg) == TPM2_ALG.SHA256
+    return (int(scheme.scheme), int(scheme.details.hmac.hashAlg)) == (TPM2_ALG.HMAC, TPM2_ALG.SHA256)
 
 
 def kind_of(public: TPMT_PUBLIC) -> str:

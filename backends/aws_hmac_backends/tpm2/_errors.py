@@ -63,6 +63,11 @@ def is_lost(exc: TSS2_Exception) -> bool:
     )
 
 
+def is_full(exc: TSS2_Exception) -> bool:
+    """Tells whether the TPM had no free slot; nothing was done, and others may soon free one."""
+    return int(exc.rc) in (RC_OBJECT_MEMORY, RC_SESSION_MEMORY, RC_SESSION_HANDLES)
+
+
 def words(exc: TSS2_Exception) -> str:
     """Returns what the TSS calls a return code, with the code."""
     return f"{exc} (0x{int(exc.rc):x})"
@@ -92,7 +97,7 @@ def translate(exc: TSS2_Exception, what: str) -> Error:
         return KeyPolicyError(f"{what}: may be used by its policy only, not by a password alone: {said}")
     if rc == RC_PCR_CHANGED:
         return KeyPolicyError(f"{what}: a PCR changed while the policy was being met: {said}; try again")
-    if rc in (RC_OBJECT_MEMORY, RC_SESSION_MEMORY, RC_SESSION_HANDLES):
+    if is_full(exc):
         return DeviceBusyError(
             f"{what}: the TPM has no free slot: {said}; use a resource manager (tcti=device:/dev/tpmrm0 or tabrmd)"
         )

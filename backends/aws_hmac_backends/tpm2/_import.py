@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tpm2_pytss import (
+    ESYS_TR,
     TPM2_ALG,
     TPM2B_DATA,
     TPM2B_ENCRYPTED_SECRET,
@@ -42,14 +43,15 @@ def import_key(options: Options, key: bytes, *, overwrite: bool, label: str | No
 
     def make(work: Work, parent: Object) -> KeyFile:
         policy, seen = policy_for(work, password is not None)
-        private, public, *_ = work.esys.create(
-            parent.tr,
-            _device.sensitive(password, shorten(key)),
-            public_area(options, password, policy, fixed=True),
-            TPM2B_DATA(),
-            TPML_PCR_SELECTION(),
-            session1=work.parent_session(parent),
-        )
+        with work.parent_session(parent) as session:
+            private, public, *_ = work.esys.create(
+                parent.tr,
+                _device.sensitive(password, shorten(key)),
+                public_area(options, password, policy, fixed=True),
+                TPM2B_DATA(),
+                TPML_PCR_SELECTION(),
+                session1=session,
+            )
         notes = {"PCR-Record": seen} if seen else {}
         return KeyFile(public, private, 0, empty_auth=password is None, policy=policy, notes=notes)
 
@@ -98,15 +100,16 @@ def public_area(
 def take_in(work: Work, parent: Object, file: KeyFile) -> TPM2B_PRIVATE:
     """Runs TPM2_Import on an importable key; returns what TPM2_Load takes."""
     seed, _ = TPM2B_ENCRYPTED_SECRET.unmarshal(file.secret)
-    return work.esys.import_(
-        parent.tr,
-        TPM2B_DATA(),
-        file.public,
-        file.private,
-        seed,
-        TPMT_SYM_DEF_OBJECT(algorithm=TPM2_ALG.NULL),
-        session1=work.parent_session(parent),
-    )
+    with work.parent_session(parent) as session:
+        return work.esys.import_(
+            parent.tr,
+            TPM2B_DATA(),
+            file.public,
+            file.private,
+            seed,
+            TPMT_SYM_DEF_OBJECT(algorithm=TPM2_ALG.NULL),
+            session1=session,
+        )
 
 
 def place(options: Options, make: Callable[[Work, Object], KeyFile], *, overwrite: bool, label: str | None) -> KeyURI:
@@ -161,10 +164,10 @@ def _place(
             query.pop(name, None)
         if options.handle is not None:
             key = work.load(parent, made.private, made.public)
-            if old is not None:
-                esys.evict_control(_device.ESYS_TR.OWNER, old.tr, options.handle, session1=work.owner_session())
-            tr = esys.evict_control(_device.ESYS_TR.OWNER, key.tr, options.handle, session1=work.owner_session())
-            esys.tr_close(tr)
+            with work.owner_session() as session:
+                if old is not None:
+                    esys.evict_control(ESYS_TR.OWNER, old.tr, options.handle, session1=session)
+                esys.tr_close(esys.evict_control(ESYS_TR.OWNER, key.tr, options.handle, session1=session))
             if salt is not None:
                 query |= {"session-key": _text(salt_which).encode(), "session-key-name": salt.name.hex().encode()}
             if options.pcrs is not None:

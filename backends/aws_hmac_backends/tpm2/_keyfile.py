@@ -11,7 +11,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asn1crypto import core, pem
 from tpm2_pytss import TPM2B_PRIVATE, TPM2B_PUBLIC
@@ -34,7 +34,10 @@ MAX_SIZE = 64 * 1024
 
 
 class _TPMPolicy(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields = (("code", core.Integer, {"explicit": 0}), ("body", core.OctetString, {"explicit": 1}))
+    _fields: ClassVar[list[Any]] = [
+        ("code", core.Integer, {"explicit": 0}),
+        ("body", core.OctetString, {"explicit": 1}),
+    ]
 
 
 class _TPMPolicies(core.SequenceOf):  # type: ignore[misc] # likewise
@@ -42,10 +45,10 @@ class _TPMPolicies(core.SequenceOf):  # type: ignore[misc] # likewise
 
 
 class _TPMAuthPolicy(core.Sequence):  # type: ignore[misc] # likewise
-    _fields = (
+    _fields: ClassVar[list[Any]] = [
         ("name", core.UTF8String, {"explicit": 0, "optional": True}),
         ("policy", _TPMPolicies, {"explicit": 1}),
-    )
+    ]
 
 
 class _TPMAuthPolicies(core.SequenceOf):  # type: ignore[misc] # likewise
@@ -53,7 +56,7 @@ class _TPMAuthPolicies(core.SequenceOf):  # type: ignore[misc] # likewise
 
 
 class _TPMKey(core.Sequence):  # type: ignore[misc] # likewise
-    _fields = (
+    _fields: ClassVar[list[Any]] = [
         ("type", core.ObjectIdentifier),
         ("empty_auth", core.Boolean, {"explicit": 0, "optional": True}),
         ("policy", _TPMPolicies, {"explicit": 1, "optional": True}),
@@ -64,7 +67,7 @@ class _TPMKey(core.Sequence):  # type: ignore[misc] # likewise
         ("parent", core.Integer),
         ("public", core.OctetString),
         ("private", core.OctetString),
-    )
+    ]
 
 
 @dataclass(frozen=True)

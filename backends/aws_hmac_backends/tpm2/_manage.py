@@ -44,7 +44,7 @@ def _persistent_keys(esys: ESAPI, options: Options) -> list[KeyEntry]:
         with Work(esys, options) as work:
             key = work.persistent(handle)
             if key is not None and _device.is_hmac_sha256(key.public):
-                path = options.uri.path or {"handle": f"0x{handle:x}"}
+                path = options.uri.path or {"handle": b"0x%x" % handle}
                 found.append(KeyEntry(str(KeyURI("tpm2", path, options.uri.query)), _describe(key)))
     return found
 
@@ -78,4 +78,5 @@ def _evict(esys: ESAPI, options: Options) -> None:
     with Work(esys, options) as work:
         key = at_handle(work, options.handle)
         # Esys_EvictControl invalidates the handle of what it evicts, so Work must not close it again.
-        esys.evict_control(ESYS_TR.OWNER, key.tr, options.handle, session1=work.owner_session())
+        with work.owner_session() as session:
+            esys.evict_control(ESYS_TR.OWNER, key.tr, options.handle, session1=session)
