@@ -166,7 +166,7 @@ def credential_process(profile: str) -> str:
     Raises:
         ConfigError: the command cannot be found, or its path cannot be quoted for every SDK.
     """
-    command = _command()
+    command = command_path()
     if re.search(r"[\x00-\x1f\"'$`%!]", command) or (os.name == "posix" and "\\" in command):
         raise ConfigError(f"{command}: SDKs cannot be told a path with such characters; install aws-hmac elsewhere")
     return " ".join(_double_quoted(word) for word in (command, "credential-process", "--profile", profile))
@@ -176,7 +176,12 @@ def _double_quoted(word: str) -> str:
     return f'"{word}"' if re.search(r"[^A-Za-z0-9@+=:,./\\_-]", word) else word
 
 
-def _command() -> str:
+def command_path() -> str:
+    """Returns the absolute path of the command ``aws-hmac``.
+
+    Raises:
+        ConfigError: it is nowhere.
+    """
     name = "aws-hmac.exe" if os.name == "nt" else "aws-hmac"
     started = shutil.which(sys.argv[0]) if Path(sys.argv[0]).name.startswith("aws-hmac") else None
     # A symlink (pipx's, say) is kept: it outlives what it points to today.

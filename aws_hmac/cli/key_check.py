@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
     from aws_hmac.backend import Finding, HmacBackend
+    from aws_hmac.sts import Where
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from aws_hmac.backend import KeyInspector
     from aws_hmac.registry import open_backend
 
-    uri, options = _key(args)
+    uri, access_key_id, where = _key(args)
     with open_backend(uri) as backend:
         fingerprint, seconds = _compute(backend)
         if args.expect_fingerprint is not None and args.expect_fingerprint.strip().lower() != fingerprint:
             raise KeyMismatchError(f"{backend.name}: its fingerprint is {fingerprint}, not the one expected")
         findings = backend.inspect() if isinstance(backend, KeyInspector) else []
-        identity = _identity(backend, options) if args.sts else None
+        identity = _identity(backend, access_key_id, where) if args.sts and access_key_id else None
         name = backend.name
     if args.json:
         _print_json(str(uri), fingerprint, seconds, findings, identity)
@@ -52,19 +53,25 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(finding.level == "bad" for finding in findings) else 0
 
 
-def _key(args: argparse.Namespace) -> tuple[str, dict[str, str | None]]:
-    """The key's URI, and what STS needs besides: each argument, else what the profile says."""
-    profile: dict[str, str] = {}
+def _key(args: argparse.Namespace) -> tuple[str, str | None, Where]:
+    """The key's URI, whose it is, and which STS: each argument, else what the profile says."""
     if (args.uri is None) == (args.profile is None):
         raise ConfigError("give either a key's URI or --profile")
+    where: Where = {"region": args.region, "endpoint_url": args.endpoint_url}
+    uri, access_key_id = args.uri, args.access_key_id
     if args.profile is not None:
-        from aws_hmac.cli.aws_files import block_of
+        from aws_hmac.profile import load_profile
 
-        profile = block_of(args.profile)
-    options = {name: getattr(args, name) or profile.get(name) for name in ("access_key_id", "region", "endpoint_url")}
-    if args.sts and not options["access_key_id"]:
+        options = load_profile(args.profile)
+        if options.key is None:
+            raise ConfigError(f"{options.what}: it has no key of its own; check that of {options.source_profile!r}")
+        uri, access_key_id = str(options.key), access_key_id or options.access_key_id
+        where = options.where()
+        where.update({"region": args.region} if args.region else {})
+        where.update({"endpoint_url": args.endpoint_url} if args.endpoint_url else {})
+    if args.sts and not access_key_id:
         raise ConfigError("--sts needs --access-key-id: AWS must be told whose key signs")
-    return args.uri or profile["key"], options
+    return uri, access_key_id, where
 
 
 def _compute(backend: HmacBackend) -> tuple[str, float]:
@@ -79,8 +86,11 @@ def _compute(backend: HmacBackend) -> tuple[str, float]:
     return value, seconds
 
 
-def _identity(backend: HmacBackend, options: dict[str, str | None]) -> dict[str, str]:
-    raise NotImplementedError
+def _identity(backend: HmacBackend, access_key_id: str, where: Where) -> dict[str, str]:
+    from aws_hmac.signer import Signer
+    from aws_hmac.sts import get_caller_identity
+
+    return get_caller_identity(Signer(access_key_id, backend), **where)._asdict()
 
 
 def _print(

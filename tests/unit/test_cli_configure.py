@@ -234,7 +234,7 @@ def in_a_child(*, uid: int = 0, limit: int = 0) -> subprocess.CompletedProcess[s
     code = """
 import os, resource, sys
 from aws_hmac.cli import aws_files, configure, main
-configure._command = lambda: "/usr/bin/aws-hmac"
+configure.command_path = lambda: "/usr/bin/aws-hmac"
 uid, limit, *words = sys.argv[1:]
 home = os.environ["HOME"]
 os.environ["HOME"] = home + "/../rehearsal"
