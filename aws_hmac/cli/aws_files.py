@@ -13,29 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aws_hmac.errors import ConfigError
+from aws_hmac.profile import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-BLOCK = "aws_hmac"
-"""The option that holds our nested block."""
 
 _LINES = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 _HEADER = re.compile(r"\[(.+)\]")
 
 
-def config_path() -> Path:
-    """Returns where the config file is: ``AWS_CONFIG_FILE`` or ~/.aws/config."""
-    return _path("AWS_CONFIG_FILE", "~/.aws/config")
-
-
 def credentials_path() -> Path:
     """Returns where the credentials file is: ``AWS_SHARED_CREDENTIALS_FILE`` or ~/.aws/credentials."""
-    return _path("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
-
-
-def _path(variable: str, default: str) -> Path:
-    return Path(os.path.expandvars(os.environ.get(variable) or default)).expanduser()
+    return Path(os.path.expandvars(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")).expanduser()
 
 
 def read(path: Path) -> bytes:
@@ -121,21 +110,6 @@ def nested(value: str) -> dict[str, str]:
     """Returns the pairs of a nested block, as botocore reads them."""
     pairs = (line.partition("=") for line in value.splitlines() if line.strip())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def block_of(profile: str) -> dict[str, str]:
-    """Returns the ``aws_hmac`` block of a profile.
-
-    Raises:
-        ConfigError: the config file has no such profile, or that no block.
-    """
-    path = config_path()
-    options = sections(path, config=True).get(profile)
-    if options is None:
-        raise ConfigError(f"{path}: there is no profile {profile!r}")
-    if BLOCK not in options:
-        raise ConfigError(f"{path}: profile {profile!r} has no {BLOCK} block; aws-hmac configure writes one")
-    return nested(options[BLOCK])
 
 
 class _Option(NamedTuple):

@@ -20,30 +20,34 @@ from typing import TYPE_CHECKING
 
 from aws_hmac.cli import aws_files
 from aws_hmac.errors import ConfigError, SecurityWarning
+from aws_hmac.profile import BLOCK, config_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-OPTIONS = {
+HELP = {
+    "key": ("KEY_URI", "the key's URI, as key import printed it"),
+    "access_key_id": ("ID", "whose key it is, AKIA…"),
     "mode": ("MODE", "session: temporary credentials, for every SDK; direct: each request signed by the device"),
     "role_arn": ("ARN", "the role to assume"),
     "role_session_name": ("NAME", "the session's name in CloudTrail"),
     "external_id": ("ID", "the external id that the role's trust policy asks for"),
-    "duration_seconds": ("SECONDS", "how long a session lasts (3600)"),
+    "duration_seconds": ("SECONDS", "how long a session lasts; 3600 if left out"),
     "mfa_serial": ("SERIAL", "the MFA device that is asked for a code"),
     "policy": ("JSON", "a session policy, on one line"),
     "policy_arns": ("ARNS", "managed session policies, separated by commas"),
     "tags": ("TAGS", "session tags, as team=web,cost=42"),
     "transitive_tag_keys": ("KEYS", "tags that chained roles keep, separated by commas"),
     "source_identity": ("NAME", "the source identity in CloudTrail"),
+    "source_profile": ("NAME", "the profile whose session assumes the role, in place of a key"),
     "sts_regional_endpoints": ("WHICH", "regional or legacy"),
     "endpoint_url": ("URL", "another STS endpoint"),
-    "session_cache": ("WHICH", "file (shared by all processes) or off"),
+    "session_cache": ("WHICH", "on: a file that all processes share; off"),
     "cache": ("MODE", "which derived keys are kept in memory: date, scope or none"),
     "max_age": ("SECONDS", "how long one of them signs without asking the device"),
 }
-"""The options of the block that need no own treatment, with metavar and help."""
+"""The options of the block with metavar and help; `region` goes into the profile itself, where SDKs read it too."""
 
 _FIRST = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file")
 """Options of a profile that SDKs follow before `credential_process`."""
@@ -54,10 +58,8 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f\"'\\\[\]$`%!]+")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("--profile", metavar="NAME", default="default", help='which profile; "default" if left out')
-    parser.add_argument("--key", metavar="KEY_URI", required=True, help="the key's URI, as key import printed it")
-    parser.add_argument("--access-key-id", metavar="ID", required=True, help="whose key it is, AKIA…")
     parser.add_argument("--region", metavar="REGION", help="the profile's region, also that of STS")
-    for name, (metavar, text) in OPTIONS.items():
+    for name, (metavar, text) in HELP.items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace what the profile says about this")
 
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from shlex import quote
 
     block = _block(args)
-    path = aws_files.config_path()
+    path = Path(config_path())
     before = aws_files.read(path)
     text = aws_files.decode(before, path)
     profile = args.profile
@@ -100,37 +102,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _block(args: argparse.Namespace) -> Mapping[str, str]:
-    from aws_hmac.registry import schemes
-    from aws_hmac.uri import KeyURI
+    """The block's text, read once as it will be read from the file."""
+    from aws_hmac.profile import Options
+    from aws_hmac.registry import backend_class, schemes
 
-    uri = KeyURI.parse(args.key)
-    if uri.scheme not in schemes():
-        from aws_hmac.registry import backend_class
-
-        backend_class(uri.scheme)  # says what there is
-    if args.access_key_id.startswith("ASIA"):
-        raise ConfigError("--access-key-id is that of temporary credentials; give the long-lived key's (AKIA…)")
-    block = {"key": str(uri), "access_key_id": args.access_key_id}
-    block.update({name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None})
-    if args.region is not None:
-        _one_line("region", args.region)
-    for name, value in block.items():
-        _one_line(name, value)
+    block = {name: getattr(args, name) for name in HELP if getattr(args, name) is not None}
+    for name, value in {**block, "region": args.region or "-"}.items():
+        if not value or value != value.strip() or not value.isprintable():
+            raise ConfigError(f"--{name.replace('_', '-')} is empty, or holds a line end or control character")
+    options = Options(block, what="options")
+    if options.key is not None:
+        if options.key.scheme not in schemes():
+            backend_class(options.key.scheme)  # says what there is
+        block["key"] = str(options.key)
     return block
-
-
-def _one_line(name: str, value: str) -> None:
-    if not value or value != value.strip() or not value.isprintable():
-        raise ConfigError(f"--{name.replace('_', '-')} is empty, or holds a line end or control character")
 
 
 def _refuse_to_overwrite(
     existing: Mapping[str, str], profile: str, path: Path, process: str | None, *, overwrite: bool
 ) -> None:
     foreign = existing.get("credential_process") not in (None, process)
-    if overwrite or not (foreign or aws_files.BLOCK in existing):
+    if overwrite or not (foreign or BLOCK in existing):
         return
-    what = "a credential_process" if aws_files.BLOCK not in existing else "an aws_hmac block"
+    what = "a credential_process" if BLOCK not in existing else "an aws_hmac block"
     raise ConfigError(f"{path}: profile {profile!r} already has {what}; --overwrite replaces it")
 
 

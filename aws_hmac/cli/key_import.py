@@ -234,10 +234,11 @@ def from_profile(name: str) -> AccessKey:
     Raises:
         ConfigError: there is no such profile, or it holds no long-lived key.
     """
-    from aws_hmac.cli.aws_files import config_path, credentials_path, sections
+    from aws_hmac.cli.aws_files import credentials_path, sections
+    from aws_hmac.profile import config_path
 
     seen = False
-    for path, is_config in ((credentials_path(), False), (config_path(), True)):
+    for path, is_config in ((credentials_path(), False), (Path(config_path()), True)):
         section = sections(path, config=is_config).get(name)
         if section is None:
             continue

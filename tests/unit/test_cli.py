@@ -34,7 +34,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["key", "chekc"], "there is no command 'key chekc'; did you mean 'key check'?"),
         (["docotr"], "did you mean 'doctor'?"),
-        (["configure", "--key", "x"], "the following arguments are required: --access-key-id"),
         (["key", "list"], "the following arguments are required: KEY_URI"),
         (["key", "list", "toy:", "--jsno"], "unknown: --jsno"),
         (["key", "list", "toy:", "hush", "--hush", "hush", "-x"], "unknown: --hush, -x, 2 more word(s), not shown"),

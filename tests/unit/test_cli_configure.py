@@ -9,6 +9,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
+from aws_hmac import profile
 from aws_hmac.cli import aws_files, configure, main
 
 ID = "AKIAIOSFODNN7EXAMPLE"
@@ -47,10 +48,34 @@ def test_new_file(aws_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_botocore_reads_what_was_written(config: Path) -> None:
     policy = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
-    assert run("--policy", policy, profile="my prod") == 0
+    role = "arn:aws:iam::111122223333:role/x"
+    assert run("--policy", policy, "--role-arn", role, profile="my prod") == 0
     profile = botocore.session.Session(profile="my prod").get_scoped_config()
-    assert profile["aws_hmac"] == {"key": URI, "access_key_id": ID, "policy": policy}
+    assert profile["aws_hmac"] == {"key": URI, "access_key_id": ID, "role_arn": role, "policy": policy}
     assert profile["credential_process"] == f'{COMMAND} credential-process --profile "my prod"'
+
+
+def test_every_option_of_a_profile_can_be_written() -> None:
+    elsewhere = {"region", "use_fips_endpoint", "use_dualstack_endpoint", "ca_bundle"}
+    assert set(configure.HELP) == set(profile.OPTIONS) - elsewhere
+
+
+def test_what_was_written_can_be_read(config: Path) -> None:
+    words = ["--role-arn", "arn:aws:iam::111122223333:role/x", "--tags", "team=web,cost=42", "--max-age", "60"]
+    words += ["--policy-arns", "arn:aws:iam::aws:policy/ReadOnlyAccess", "--transitive-tag-keys", "team"]
+    words += ["--duration-seconds", "7200", "--session-cache", "off", "--external-id", "a b", "--cache", "scope"]
+    words += ["--source-identity", "me", "--mfa-serial", "GAHT12345678", "--endpoint-url", "https://sts.example"]
+    assert run("--region", "eu-west-1", *words) == 0
+    read = profile.load_profile("prod")
+    assert (read.tags, read.max_age, read.duration_seconds) == ({"team": "web", "cost": "42"}, 60, 7200)
+    assert (read.session_cache, read.external_id, read.cache) == (False, "a b", "scope")
+    assert (read.region, read.endpoint_url) == ("eu-west-1", "https://sts.example")
+
+
+def test_a_chained_role(config: Path) -> None:
+    words = ["configure", "--profile", "next", "--source-profile", "prod", "--role-arn", "arn:aws:iam::1:role/x"]
+    assert main(words) == 0
+    assert profile.load_profile("next").source_profile == "prod"
 
 
 def test_default_profile(config: Path) -> None:
@@ -174,10 +199,16 @@ def test_a_file_that_cannot_be_changed_stays(
     [
         (["--key", "pkcs11:token=a;object=b?pin-value=1234"], "pin-source"),
         (["--key", "nosuch:x=1"], "no installed backend"),
-        (["--access-key-id", "ASIAIOSFODNN7EXAMPLE"], "temporary"),
+        (["--access-key-id", "ASIAIOSFODNN7EXAMPLE"], "temporary credentials"),
         (["--access-key-id", ""], "--access-key-id is empty"),
         (["--role-arn", "a\nb"], "--role-arn is empty, or holds a line end"),
         (["--role-session-name", " x"], "--role-session-name"),
+        (["--role-session-name", "x"], "role_session_name cannot be set where there is no role_arn"),
+        (["--mode", "direct", "--role-arn", "arn:aws:iam::1:role/x"], "role_arn cannot be set where mode = direct"),
+        (["--mode", "indirect"], "mode: 'indirect' is none of session, direct"),
+        (["--duration-seconds", "5"], "duration_seconds: 5 is not between"),
+        (["--source-profile", "x"], "key cannot be set where source_profile signs"),
+        (["--tags", "x"], "tags are written as"),
         (["--profile", "a]b"], "--profile: a name has no"),
         (["--profile", "a\nb"], "--profile: a name has no"),
         (["--profile", "$(x)"], "--profile: a name has no"),
@@ -233,6 +264,7 @@ def in_a_child(*, uid: int = 0, limit: int = 0) -> subprocess.CompletedProcess[s
     # The interpreter may lie where only its owner can look: a first run loads all that the second needs.
     code = """
 import os, resource, sys
+from aws_hmac import profile
 from aws_hmac.cli import aws_files, configure, main
 configure.command_path = lambda: "/usr/bin/aws-hmac"
 uid, limit, *words = sys.argv[1:]
