@@ -63,9 +63,9 @@ _HOMES = {
     "botocore": ("Session",),
     "errors": (
         "AmbiguousKeyError", "AuthenticationError", "BackendUnavailableError", "ClockSkewWarning", "ConfigError",
-        "DeviceBusyError", "DeviceError", "DeviceLostError", "Error", "ExpiryWarning", "KeyExistsError", "KeyMismatchError",
-        "KeyNotFoundError", "KeyPolicyError", "KeyURIError", "STSError", "SecurityWarning", "SessionExpiredError",
-        "SessionWarning", "SigningError", "UnknownSchemeError", "UnsupportedError",
+        "DeviceBusyError", "DeviceError", "DeviceLostError", "Error", "ExpiryWarning", "KeyExistsError",
+        "KeyMismatchError", "KeyNotFoundError", "KeyPolicyError", "KeyURIError", "STSError", "SecurityWarning",
+        "SessionExpiredError", "SessionWarning", "SigningError", "UnknownSchemeError", "UnsupportedError",
     ),
     "keys": ("import_key",),
     "registry": ("open_backend", "schemes"),
