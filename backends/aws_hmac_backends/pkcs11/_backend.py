@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aws_hmac.backend import HmacBackend, KeyDeleter, KeyEntry, KeyImporter, KeyLister
+from aws_hmac.backend import (
+    Diagnosable,
+    Finding,
+    HmacBackend,
+    KeyDeleter,
+    KeyEntry,
+    KeyImporter,
+    KeyInspector,
+    KeyLister,
+)
 from aws_hmac.errors import DeviceError, DeviceLostError
-from aws_hmac_backends.pkcs11 import _import, _modules, _tokens
+from aws_hmac_backends.pkcs11 import _import, _inspect, _modules, _tokens
 from aws_hmac_backends.pkcs11._errors import map_exceptions
 
 if TYPE_CHECKING:
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
     from aws_hmac.uri import KeyURI
 
 
-class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
+class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, Diagnosable):
     """A key on a PKCS#11 token.
 
     Opened keys of one token share the process's login on it. Where the token, its session or the module was lost
@@ -42,12 +52,16 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
 
     def hmac_sha256(self, message: bytes, /) -> bytes:
         """Returns HMAC-SHA256(key, message), computed by the token."""
-        key = self._usable()
-        try:
-            return self._sign(key, message)
-        except DeviceLostError:
-            key = self._reopened(key)
-        return self._sign(key, message)
+        tried = False
+        while True:
+            key = self._usable()
+            try:
+                with _modules.DEVICE, map_exceptions(self.name):
+                    return key.sign(message, self.name)
+            except DeviceLostError:
+                if tried:
+                    raise
+            tried = self._reopen(key)
 
     def close(self) -> None:
         """Lets go of the key; the last key closed on a token logs this process out of it."""
@@ -56,9 +70,19 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
             if key is not None:
                 key.connection.release()
 
-    def _sign(self, key: _tokens.OpenKey, message: bytes) -> bytes:
+    def inspect(self) -> list[Finding]:
+        """Returns what protects this key and what does not; tries to read its value."""
+        with suppress(DeviceLostError):
+            return self._inspect(self._usable())
+        self._reopen(self._usable())
+        return self._inspect(self._usable())
+
+    def _inspect(self, key: _tokens.OpenKey) -> list[Finding]:
         with _modules.DEVICE, map_exceptions(self.name):
-            return key.sign(message, self.name)
+            key.check(self.name)
+            found = [*_inspect.of_key(key.object), *_inspect.of_token(key.connection.token.slot.get_token())]
+        order = ("bad", "warning", "good", "info")
+        return sorted(found, key=lambda finding: order.index(finding.level))
 
     def _usable(self) -> _tokens.OpenKey:
         key = self._key
@@ -66,19 +90,19 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
             raise DeviceError(f"{self.name}: closed")
         return key
 
-    def _reopened(self, lost: _tokens.OpenKey) -> _tokens.OpenKey:
+    def _reopen(self, lost: _tokens.OpenKey) -> bool:
+        """Finds the key anew; False if another thread has done so meanwhile."""
         with _modules.OPENING:
-            key = self._usable()
-            if key is not lost:
-                return key  # by another thread
+            if self._usable() is not lost:
+                return False
             fresh = _tokens.open_key(self._uri, self.name)
             with _modules.DEVICE:
-                lost.connection.release()
                 if self._key is None:  # closed meanwhile
                     fresh.connection.release()
                 else:
                     self._key = fresh
-            return fresh
+                    lost.connection.release()
+            return True
 
     @classmethod
     def import_key(cls, uri: KeyURI, key: bytes, *, overwrite: bool = False, label: str | None = None) -> KeyURI:
@@ -97,3 +121,10 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyLister, KeyDeleter):
     def delete_key(cls, uri: KeyURI) -> None:
         """Destroys the one key that a URI names."""
         _import.delete_key(uri)
+
+    @classmethod
+    def diagnose(cls, uri: KeyURI | None) -> list[Finding]:
+        """Returns what was looked at: p11-kit's configuration, the module, token, PIN and key."""
+        from aws_hmac_backends.pkcs11._diagnose import diagnose  # only the doctor needs it
+
+        return list(diagnose(uri))

@@ -90,17 +90,15 @@ class Module:
             # What a child inherits is not its own (PKCS#11, C_Initialize): it may share the parent's connection.
             self.restart()
             self.forked = None
-        if not self.lib.initialized and not self.foreign:
-            self.connections.clear()
+        if not self.lib.initialized:
             self._initialize()
 
     def restart(self) -> None:
         """Finalizes and initialises the module; every session on it ends."""
-        self.connections.clear()
         if not self.foreign:
             with suppress(pkcs11.PKCS11Error):  # a module that has noticed the fork says that it is not initialised
                 self.lib.finalize()
-            self._initialize()
+        self._initialize()
 
     def restart_if_alone(self) -> bool:
         """Restarts the module unless another token is in use: some modules see a token that came back only then."""
@@ -113,8 +111,11 @@ class Module:
         try:
             self.lib.initialize()
         except pkcs11.PKCS11Error:
-            self.lib.get_slots()  # it works: only somebody else has initialised it
+            self.lib.get_slots()  # it works: somebody else has initialised it
             self.foreign = True
+        else:
+            self.foreign = False
+            self.connections.clear()
 
 
 _modules: dict[str, Module] = {}
@@ -130,16 +131,16 @@ def for_uri(uri: KeyURI, name: str) -> Module:
     """
     path, module_name = uri.get("module-path"), uri.get("module-name")
     if path is not None:
-        return load(str(_by_path(Path(path), module_name)))
-    if module_name is not None:
-        found = _by_name(module_name)
-        if found is None:
-            raise DeviceError(f"{name}: there is no PKCS#11 module {module_name!r}; {_known()}")
-        check_path(found)
-        return load(str(found))
-    if any(attribute.startswith("library-") for attribute in uri.path):
+        module = load(str(_by_path(Path(path), module_name)))
+    elif module_name is not None:
+        module = load(str(_by_name(module_name, name)))
+    elif any(attribute.startswith("library-") for attribute in uri.path):
         return _by_library(uri, name)
-    return proxy()
+    else:
+        return proxy()
+    if not _fits(module, uri):
+        raise DeviceError(f"{name}: no PKCS#11 module fits; {module.name} is {_described(module)}")
+    return module
 
 
 def proxy() -> Module:
@@ -148,6 +149,9 @@ def proxy() -> Module:
     Raises:
         DeviceError: p11-kit is not installed.
     """
+    for name in PROXY:
+        if name in _modules:
+            return load(name)
     reasons = []
     for name in PROXY:
         try:
@@ -166,18 +170,19 @@ def load(name: str) -> Module:
     Raises:
         DeviceError: it cannot be loaded, or is no PKCS#11 module.
     """
-    module = _modules.get(name)
+    library = str(Path(name).resolve()) if "/" in name else name
+    module = _modules.get(library)
     if module is None:
-        module = _modules[name] = Module(_lib(name), name)
+        module = _modules[library] = Module(_lib(name, library), name)
     with map_exceptions(name):
         module.ready()
     return module
 
 
-def _lib(name: str) -> Any:
-    # One library is one PKCS#11 application, by whichever of its names another part of this process loaded it.
+def _lib(name: str, library: str) -> Any:
+    # A library is there once in a process, by whichever of its names another part has loaded it.
     for other in list(pkcs11._loaded):
-        if other != name and "/" in other and Path(other).exists() and Path(other).resolve() == Path(name).resolve():
+        if "/" in other and str(Path(other).resolve()) == library:
             return pkcs11._loaded[other]
     try:
         return pkcs11.lib(name)
@@ -255,12 +260,17 @@ def _matching(name: str, paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if _bare(path.name) == _bare(name)), None)
 
 
-def _by_name(name: str) -> Path | None:
+def _by_name(name: str, what: str) -> Path:
     if "/" in name or "\\" in name:
         raise KeyURIError("pkcs11: URI: module-name is a name; for a path there is module-path")
     modules = configured()
     by_config = next((path for known, path in modules.items() if _bare(known) == _bare(name)), None)
-    return by_config or _matching(name, [*modules.values(), *(p for f in folders() for p in sorted(f.iterdir()))])
+    files = (path for folder in folders() for path in sorted(folder.iterdir()))
+    found = by_config or _matching(name, [*modules.values(), *files])
+    if found is None:
+        raise DeviceError(f"{what}: there is no PKCS#11 module {name!r}; {_known()}")
+    check_path(found)
+    return found
 
 
 def _by_path(path: Path, name: str | None) -> Path:
@@ -272,43 +282,62 @@ def _by_path(path: Path, name: str | None) -> Path:
         if found is None:
             raise DeviceError(f"there is no PKCS#11 module {name!r} in {path}")
         check_path(found)
-        return found.resolve()
+        return found
     if name is not None and _bare(path.name) != _bare(name):
         raise KeyURIError(f"pkcs11: URI: module-path {path} is not the module {name!r}")
-    return path.resolve()
+    return path
 
 
 def _by_library(uri: KeyURI, name: str) -> Module:
-    version = uri.get("library-version")
-    number = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?", version or "0", re.ASCII)
-    if number is None:
-        raise KeyURIError("pkcs11: URI: library-version is not a number as 2 or 2.40")
-    wanted = (int(number[1]), int(number[2] or 0))
-    fitting: list[str] = []
+    fitting: list[tuple[str, Module]] = []
     others: list[str] = []
     for known, path in configured().items():
         try:
             check_path(path)
-            module = load(str(path.resolve()))
+            module = load(str(path))
         except (DeviceError, KeyURIError) as exc:
             others.append(f"{known} ({exc})")
             continue
-        lib = module.lib
-        fits = (
-            uri.get("library-manufacturer", lib.manufacturer_id) == lib.manufacturer_id
-            and uri.get("library-description", lib.library_description) == lib.library_description
-            and (version is None or wanted == lib.library_version)
-        )
-        major, minor = lib.library_version
-        shown = f"{known} ({lib.manufacturer_id}, {lib.library_description}, version {major}.{minor})"
-        (fitting if fits else others).append(shown)
-        if fits:
-            found = module
+        if _fits(module, uri):
+            fitting.append((f"{known} ({_described(module)})", module))
+        else:
+            others.append(f"{known} ({_described(module)})")
     if not fitting:
         raise DeviceError(f"{name}: no PKCS#11 module fits; there are {', '.join(others) or 'none'}")
     if len(fitting) > 1:
-        raise AmbiguousKeyError(f"{name}: several PKCS#11 modules fit: {', '.join(fitting)}; add module-name=")
-    return found
+        listed = ", ".join(shown for shown, _ in fitting)
+        raise AmbiguousKeyError(f"{name}: several PKCS#11 modules fit: {listed}; add module-name=")
+    return fitting[0][1]
+
+
+def library_version(uri: KeyURI) -> tuple[int, int] | None:
+    """Returns ``library-version``; ``2`` means 2.0.
+
+    Raises:
+        KeyURIError: it is no such number.
+    """
+    version = uri.get("library-version")
+    if version is None:
+        return None
+    number = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?", version, re.ASCII)
+    if number is None:
+        raise KeyURIError("pkcs11: URI: library-version is not a number as 2 or 2.40")
+    return int(number[1]), int(number[2] or 0)
+
+
+def _fits(module: Module, uri: KeyURI) -> bool:
+    wanted, lib = library_version(uri), module.lib
+    return (
+        (uri.get("library-manufacturer", lib.manufacturer_id) or "").rstrip(" ") == (lib.manufacturer_id or "")
+        and (uri.get("library-description", lib.library_description) or "").rstrip(" ")
+        == (lib.library_description or "")
+        and (wanted is None or wanted == lib.library_version)
+    )
+
+
+def _described(module: Module) -> str:
+    major, minor = module.lib.library_version
+    return f"{module.lib.manufacturer_id}, {module.lib.library_description}, version {major}.{minor}"
 
 
 def _known() -> str:

@@ -29,7 +29,7 @@ from aws_hmac.errors import (
 )
 from aws_hmac.uri import KeyURI
 from aws_hmac_backends.pkcs11 import _modules
-from aws_hmac_backends.pkcs11._errors import OBJECT_LOST, PIN_REFUSED, is_session_lost, map_exceptions
+from aws_hmac_backends.pkcs11._errors import PIN_REFUSED, is_session_lost, map_exceptions
 
 if TYPE_CHECKING:
     from aws_hmac_backends.pkcs11._modules import Module
@@ -237,21 +237,37 @@ class OpenKey:
         Raises:
             DeviceLostError: this handle is of no more use; opening the key again may help.
         """
-        if self.connection.session is not self.session or self.connection.pid != os.getpid():
-            raise DeviceLostError(f"{name}: the session on the token is gone")
+        self.check(name)
         try:
-            # After someone else's C_Finalize and C_Initialize, the same handle may mean another key.
-            if self._looks() != self._is:
-                self.connection.forget()
-                raise DeviceLostError(f"{name}: another part of this process has reset the PKCS#11 module")
             mac: bytes = self.object.sign(message, mechanism=Mechanism.SHA256_HMAC)
         except pkcs11.PKCS11Error as exc:
-            if is_session_lost(exc) and not isinstance(exc, OBJECT_LOST):
-                self.connection.forget()
+            self._note(exc)
             raise
         if len(mac) != MAC_SIZE:
             raise DeviceError(f"{name}: the token answered {len(mac)} bytes, an HMAC-SHA256 has {MAC_SIZE}")
         return mac
+
+    def check(self, name: str) -> None:
+        """Makes sure that the handle still means this key. Holds `DEVICE`.
+
+        Raises:
+            DeviceLostError: it does not; opening the key again may help.
+        """
+        if self.connection.session is not self.session or self.connection.pid != os.getpid():
+            raise DeviceLostError(f"{name}: the session on the token is gone")
+        try:
+            same = self._looks() == self._is
+        except pkcs11.PKCS11Error as exc:
+            self._note(exc)
+            raise
+        if not same:
+            # After someone else's C_Finalize and C_Initialize, the same handle may mean another key.
+            self.connection.forget()
+            raise DeviceLostError(f"{name}: another part of this process has reset the PKCS#11 module")
+
+    def _note(self, exc: pkcs11.PKCS11Error) -> None:
+        if is_session_lost(exc):
+            self.connection.forget()
 
     def _looks(self) -> dict[int, object]:
         looks: dict[int, object] = self.object.get_attributes([Attribute.LABEL, Attribute.ID])
@@ -439,6 +455,7 @@ def check(uri: KeyURI) -> None:
         raise KeyURIError(f"pkcs11: URI: type={kind} {known}; use type=secret-key")
     if not (slot_id and slot_id.isascii() and slot_id.isdigit()):
         raise KeyURIError("pkcs11: URI: slot-id is not a decimal number")
+    _modules.library_version(uri)
 
 
 def _found(item: Any) -> Found:

@@ -1,0 +1,308 @@
+"""What stands between this machine and a key: modules, tokens, permissions, PINs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pkcs11
+from pkcs11 import TokenFlag
+
+from aws_hmac.backend import Finding
+from aws_hmac.errors import (
+    AmbiguousKeyError,
+    AuthenticationError,
+    DeviceError,
+    DeviceLostError,
+    Error,
+    KeyNotFoundError,
+    KeyURIError,
+)
+from aws_hmac_backends.pkcs11 import _inspect, _modules, _tokens
+from aws_hmac_backends.pkcs11._errors import map_exceptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aws_hmac.uri import KeyURI
+    from aws_hmac_backends.pkcs11._modules import Module
+
+LIBRARIES = {
+    "softhsm2": ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so"),
+    "yubihsm": ("/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "/usr/lib64/pkcs11/yubihsm_pkcs11.so"),
+    "opencryptoki": ("/usr/lib/x86_64-linux-gnu/opencryptoki/libopencryptoki.so", "/usr/lib64/pkcs11/PKCS11_API.so"),
+    "cloudhsm": ("/opt/cloudhsm/lib/libcloudhsm_pkcs11.so",),
+    "luna": ("/usr/safenet/lunaclient/lib/libCryptoki2_64.so",),
+    "nfast": ("/opt/nfast/toolkits/pkcs11/libcknfast.so",),
+}
+"""Where the modules of tokens that can hold an HMAC key are installed, by the name to give p11-kit."""
+
+
+def diagnose(uri: KeyURI | None) -> Iterator[Finding]:
+    """Looks at modules, then, given a URI, at its module, token, PIN and key; stops where nothing lies beyond."""
+    yield from _configurations()
+    if uri is not None:
+        try:
+            _tokens.check(uri)
+        except KeyURIError as exc:
+            yield Finding("bad", "key URI", str(exc), "correct the URI")
+            return
+    subject = "module"
+    try:
+        with _modules.DEVICE, map_exceptions(subject):
+            module = _modules.proxy() if uri is None else _modules.for_uri(uri, uri.identity)
+            softhsm = _is_softhsm(module, uri)
+    except KeyURIError as exc:
+        yield Finding("bad", subject, str(exc), _mend_of(exc))
+        return
+    except Error as exc:
+        yield Finding("bad" if uri is not None else "warning", subject, str(exc), _mend_of(exc))
+        return
+    yield Finding("good", subject, f"{module.name} is loaded")
+    if softhsm and os.name == "posix":
+        faults = list(_softhsm())
+        yield from faults
+        if any(fault.level == "bad" for fault in faults):
+            return
+    if uri is None:
+        yield from _tokens_of(module)
+    else:
+        yield from _token(module, uri)
+
+
+def _mend_of(exc: Exception) -> str:
+    """The mend that a message of ours ends in."""
+    text = str(exc)
+    if "mend it with: " in text:
+        return text.rpartition("mend it with: ")[2]
+    if "p11-kit's proxy" in text:
+        return "apt-get install p11-kit p11-kit-modules"
+    if "no PKCS#11 module" in text:
+        return "install the module's package, or correct module-path or module-name"
+    return "correct module-path or module-name"
+
+
+def _configurations() -> Iterator[Finding]:
+    """p11-kit's module configurations: libraries that are not there, and those that no configuration names."""
+    known = _modules.configured()
+    for name, path in known.items():
+        if not path.exists():
+            yield Finding(
+                "warning",
+                "p11-kit",
+                f"{name}.module names {path}, which is not there",
+                f"install the module's package, or remove {_file_of(name)}",
+            )
+    real = {path.resolve() for path in known.values() if path.exists()}
+    for name, paths in LIBRARIES.items():
+        for path in map(Path, paths):
+            if path.exists() and path.resolve() not in real:
+                real.add(path.resolve())
+                file = _modules.CONFIGS[-1] / f"{name}.module"
+                yield Finding(
+                    "info",
+                    "p11-kit",
+                    f"{path} is installed, and p11-kit does not know it: only a module-path finds its tokens",
+                    f"mkdir -p {file.parent} && echo 'module: {path}' > {file}",
+                )
+
+
+def _file_of(name: str) -> Path:
+    files = [folder / f"{name}.module" for folder in reversed(_modules.CONFIGS)]
+    return next((file for file in files if file.exists()), files[0])
+
+
+def _is_softhsm(module: Module, uri: KeyURI | None) -> bool:
+    if module.lib.manufacturer_id == "SoftHSM" or "softhsm" in module.name:
+        return True
+    # Behind the proxy it is one of several: it matters where the token in question is not there.
+    if not any("softhsm" in str(path) for path in _modules.configured().values()):
+        return False
+    try:
+        return uri is None or not _tokens.find_tokens(module, uri, "")
+    except DeviceLostError:
+        return True
+
+
+def _softhsm() -> Iterator[Finding]:
+    """SoftHSM's configuration and the permissions of its tokens' folder."""
+    conf = _softhsm_conf()
+    user = _user()
+    try:
+        text = conf.read_text()
+    except OSError as exc:
+        yield Finding(
+            "bad",
+            "SoftHSM",
+            f"its configuration {conf} cannot be read: {exc.strerror}",
+            "set SOFTHSM2_CONF to one that can, or let it be read: " + _let(conf, user, "r"),
+        )
+        return
+    found = re.search(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", text, re.MULTILINE)
+    folder = Path(found[1]) if found else Path("/var/lib/softhsm/tokens")
+    blocked = next((p for p in reversed([folder, *folder.parents]) if not os.access(p, os.X_OK)), None)
+    if blocked is not None and blocked.exists():
+        yield Finding(
+            "bad",
+            "SoftHSM",
+            f"{user} cannot use the tokens' folder {folder} (named by {conf}): {blocked} is closed to {user}",
+            _let(blocked, user, "rwx"),
+        )
+    elif not folder.is_dir():
+        text = f"the tokens' folder {folder} (named by {conf}) is not there"
+        yield Finding("bad", "SoftHSM", text, f"mkdir -p -m 700 {shlex.quote(str(folder))}")
+    elif not os.access(folder, os.R_OK):
+        text = f"{user} cannot read the tokens' folder {folder} (named by {conf})"
+        yield Finding("bad", "SoftHSM", text, _let(folder, user, "rwx"))
+    else:
+        closed = [p for p in sorted(folder.iterdir()) if p.is_dir() and not os.access(p, os.R_OK | os.X_OK)]
+        for path in closed:
+            yield Finding("bad", "SoftHSM", f"{user} cannot read the token in {path}", _let(path, user, "rwX", "-R "))
+        if not closed:
+            yield Finding("good", "SoftHSM", f"{user} can read the tokens in {folder}")
+
+
+def _softhsm_conf() -> Path:
+    """The configuration that SoftHSM reads (softhsm2.conf(5))."""
+    named = os.environ.get("SOFTHSM2_CONF")
+    if named:
+        return Path(named)
+    own = Path.home() / ".config/softhsm2/softhsm2.conf"
+    return own if own.exists() else Path("/etc/softhsm/softhsm2.conf")
+
+
+def _user() -> str:
+    import pwd  # POSIX only
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _group(gid: int) -> str:
+    import grp  # POSIX only
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _let(path: Path, user: str, rights: str, option: str = "") -> str:
+    """How to let a user use a file: by its group if the group has the rights, by its mode if it is the user's."""
+    info = path.stat() if path.exists() else None
+    if info is None:
+        return f"create {path}"
+    if info.st_uid == os.geteuid():
+        return f"chmod {option}u+{rights} {shlex.quote(str(path))}"
+    own = f"give {user} tokens of its own by SOFTHSM2_CONF"
+    needed = 0o070 if "w" in rights else 0o040
+    if info.st_gid and info.st_mode & needed == needed:
+        return f"usermod -aG {_group(info.st_gid)} {user}, then log in again; or {own}"
+    return own
+
+
+def _tokens_of(module: Module) -> Iterator[Finding]:
+    with _modules.DEVICE, map_exceptions(module.name):
+        slots = module.lib.get_slots(token_present=True)
+    for slot in slots:
+        try:
+            with _modules.DEVICE:
+                token = slot.get_token()
+        except pkcs11.PKCS11Error as exc:
+            yield Finding("warning", "token", f"slot {slot.slot_id} does not answer ({type(exc).__name__})", "")
+            continue
+        if token.flags & TokenFlag.TOKEN_INITIALIZED:
+            yield Finding("good", "token", f"{_tokens.describe_token(token)} is there")
+            yield from _inspect.pin_state(token)
+        else:
+            yield Finding("info", "token", f"slot {slot.slot_id} ({slot.slot_description}) has room for a new token")
+
+
+def _token(module: Module, uri: KeyURI) -> Iterator[Finding]:
+    name = uri.identity
+    try:
+        with _modules.DEVICE, map_exceptions(name):
+            try:
+                token = _tokens.find_token(module, uri, name)
+            except DeviceLostError:
+                if not module.restart_if_alone():  # SoftHSM sees new tokens only then
+                    raise
+                token = _tokens.find_token(module, uri, name)
+    except AmbiguousKeyError as exc:
+        yield Finding("bad", "token", str(exc), "add token= or serial= to the URI")
+        return
+    except DeviceError as exc:
+        label = uri.get("token") or "aws"
+        yield Finding(
+            "bad",
+            "token",
+            str(exc),
+            f"plug it in, correct the URI, or make one: softhsm2-util --init-token --free --label {shlex.quote(label)}",
+        )
+        return
+    yield Finding("good", "token", f"{_tokens.describe_token(token)} is there")
+    pins = list(_inspect.pin_state(token))
+    yield from pins
+    if token.flags & TokenFlag.LOGIN_REQUIRED:
+        if pins:
+            text = "not looked for: a PIN that is sent now could lock the token"
+            yield Finding("info", "key", text, "mend the PIN's state first")
+            return
+        faults = list(_pin_source(token, uri))
+        yield from faults
+        if any(fault.level in ("bad", "info") for fault in faults):
+            return
+    yield _key(uri)
+
+
+def _pin_source(token: Any, uri: KeyURI) -> Iterator[Finding]:
+    source = uri.get("pin-source")
+    if source is None:
+        if not token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
+            text = f"{_tokens.describe_token(token)} wants a login, and the URI says nothing of a PIN"
+            yield Finding("bad", "pin-source", text, "add ?pin-source=file:/path, env:NAME, cmd:program or prompt")
+        return
+    if source == "prompt" or source.startswith("cmd:"):
+        yield Finding("info", "pin-source", "not asked for now; aws-hmac key check asks")
+        return
+    import warnings
+
+    from aws_hmac.errors import SecurityWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SecurityWarning)
+        try:
+            uri.secret("pin-source")
+        except (AuthenticationError, KeyURIError) as exc:
+            mend = str(exc).rpartition("mend it with: ")[2] if "mend it with: " in str(exc) else ""
+            yield Finding("bad", "pin-source", str(exc), mend or "put the PIN there, or name another source")
+    for warning in caught:
+        text = str(warning.message)
+        yield Finding("warning", "pin-source", text, text.rpartition("mend it with: ")[2])
+
+
+def _key(uri: KeyURI) -> Finding:
+    try:
+        key = _tokens.open_key(uri, uri.identity)
+    except KeyNotFoundError as exc:
+        return Finding("bad", "key", str(exc), f"aws-hmac key import {shlex.quote(str(uri))}")
+    except AmbiguousKeyError as exc:
+        return Finding("bad", "key", str(exc), "add id=… to the URI, or delete one: aws-hmac key delete")
+    except AuthenticationError as exc:
+        return Finding("bad", "pin-source", str(exc), "put the right PIN where pin-source says")
+    except Error as exc:
+        return Finding("bad", "key", str(exc), "")
+    try:
+        with _modules.DEVICE, map_exceptions(uri.identity):
+            key.sign(b"aws-hmac doctor", uri.identity)
+            return Finding("good", "key", "the key is there and computes HMACs")
+    except Error as exc:
+        return Finding("bad", "key", str(exc), "")
+    finally:
+        with _modules.DEVICE:
+            key.connection.release()
