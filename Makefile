@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 XDIST ?= -n 2
 
-.PHONY: demo test lint format bench matrix clean
+.PHONY: demo test lint format bench sweep matrix clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
@@ -32,6 +32,10 @@ format: $(VENV)/.done
 
 bench: $(VENV)/.done
 	$(BIN)/python -m tests.bench
+
+# Every operation of every service, stock botocore against direct signing: about two minutes.
+sweep: $(VENV)/.done
+	$(BIN)/python -m tests.sweep
 
 # The tests on every Python from 3.10 on that this machine has, each in a virtual environment of its own.
 matrix:

@@ -288,3 +288,51 @@ def scripted_sts() -> Iterator[ScriptedSts]:
     server = ScriptedSts()
     yield server
     server.stop()
+
+
+class S3Store:
+    """An S3-compatible store without STS: rclone's S3 server, which verifies signatures by code of its own.
+
+    Attributes:
+        url: where it listens.
+        access_key_id: of the one key that it knows.
+        secret_access_key: longer than those of AWS.
+    """
+
+    def __init__(self, url: str, access_key_id: str, secret_access_key: str) -> None:
+        self.url = url
+        self.access_key_id = access_key_id
+        self.secret_access_key = secret_access_key
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    """An S3-compatible store; one for all tests of a process."""
+    folder: Path = tmp_path_factory.mktemp("rclone")
+    access_key_id, secret = "store-key", "long/secret+" + "0123456789abcdef" * 6  # 108 characters
+    process = subprocess.Popen(
+        [os.path.join(os.path.dirname(sys.executable), "rclone"), "serve", "s3", "--addr", "127.0.0.1:0",  # noqa: PTH118, PTH120
+         "--config", os.devnull, str(folder)],
+        env={**os.environ, "RCLONE_AUTH_KEY": f'"{access_key_id},{secret}"'},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    drain = None
+    try:
+        said = b""
+        for line in process.stderr:
+            said += line
+            if found := re.search(rb"Starting s3 server on \[(http://127\.0\.0\.1:\d+)/\]", line):
+                break
+        else:
+            raise AssertionError(f"rclone did not start: {said.decode(errors='replace')[-2000:]}")
+        drain = threading.Thread(target=process.stderr.read, daemon=True)
+        drain.start()
+        yield S3Store(found[1].decode(), access_key_id, secret)
+    finally:
+        process.terminate()
+        process.wait(10)
+        if drain is not None:
+            drain.join(10)
+        process.stderr.close()

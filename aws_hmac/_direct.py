@@ -1,0 +1,414 @@
+"""Direct signing in botocore: each request is signed by the device's key; no secret is in the process.
+
+How it plugs in, by public names of botocore: on the event ``creating-client-class`` a mixin goes in front of the
+client's base classes. It hands the client a subclass of the `RequestSigner` that botocore made, whose
+`get_auth_instance` answers, for our credentials, botocore's own pure-Python signing class with another
+``signature()``: the one place where those classes use the secret. Clients with other credentials, bearer tokens
+and anonymous operations take botocore's path unchanged.
+
+Everything is derived from the classes in hand, so that the copy of botocore inside the AWS CLI v2, and
+aiobotocore, work the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from botocore.credentials import Credentials
+from botocore.exceptions import NoCredentialsError
+
+from aws_hmac._clock import HostClocks
+from aws_hmac.errors import ConfigError, SigningError, UnsupportedError
+from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from aws_hmac.signer import Signer
+    from aws_hmac.sigv4.signature import SigningKey
+
+METHOD = "aws-hmac-direct"
+"""How these credentials name themselves, as others name themselves ``env`` or ``iam-role``."""
+
+_CLASSES = {
+    "v4": "SigV4Auth",
+    "v4-query": "SigV4QueryAuth",
+    "s3v4": "S3SigV4Auth",
+    "s3v4-query": "S3SigV4QueryAuth",
+    "s3v4-presign-post": "S3SigV4PostAuth",
+    # Signature Version 2 of S3, still botocore's default for presigned URLs in old regions, becomes Version 4:
+    "s3": "S3SigV4Auth",
+    "s3-query": "S3SigV4QueryAuth",
+    "s3-presign-post": "S3SigV4PostAuth",
+}
+"""botocore's name of a signature version to its pure-Python class."""
+
+_REFUSALS = frozenset(
+    {
+        # These may also mean that the time is wrong:
+        *("SignatureDoesNotMatch", "InvalidSignatureException", "InvalidSignature", "AuthFailure"),
+        *("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"),
+    }
+)
+"""What servers answer to a signature that is wrong, or of another time."""
+
+_SIGNED = "aws_hmac_signed"  # our places in a request's context
+_RESENT = "aws_hmac_resent"
+
+
+class NoSecretKeyError(UnsupportedError, AttributeError, NoCredentialsError):
+    """Code asked direct-signing credentials for the secret, which only the device has.
+
+    An AttributeError, so that ``hasattr`` says no; a NoCredentialsError, so that boto3's transfer manager, which
+    compares secrets before it takes the CRT client, goes on with its classic client.
+    """
+
+    def __init__(self, text: str) -> None:
+        Exception.__init__(self, text)
+        self.kwargs: dict[str, Any] = {}
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return type(self), self.args
+
+
+class DirectCredentials(Credentials):
+    """An access key id and, in place of the secret, a `Signer`.
+
+    Copies are the same object; pickling is refused.
+
+    Args:
+        signer: signs.
+
+    Attributes:
+        signer: as given.
+        clocks: the hosts whose clock differs from ours.
+    """
+
+    method = METHOD
+    account_id = None
+
+    def __init__(self, signer: Signer) -> None:
+        self.signer = signer
+        self.clocks = HostClocks()
+
+    @property
+    def access_key(self) -> str:  # type: ignore[override] # read-only
+        """The access key id."""
+        return self.signer.access_key_id
+
+    @property
+    def token(self) -> str | None:  # type: ignore[override] # read-only
+        """The session token, if the signer has one."""
+        return self.signer.session_token
+
+    @property
+    def secret_key(self) -> str:  # type: ignore[override] # read-only
+        """Raises NoSecretKeyError."""
+        raise NoSecretKeyError(
+            f"the secret of {self.access_key} is in {self.signer.keys.backend.name} and cannot be read: sign with"
+            " aws_hmac.Signer, aws_hmac.requests or aws_hmac.httpx, or give this code temporary credentials"
+            " (aws_hmac.Session without mode='direct')"
+        )
+
+    def get_frozen_credentials(self) -> DirectCredentials:  # type: ignore[override] # botocore's holds a secret
+        """Returns itself: it does not change."""
+        return self
+
+    def __copy__(self) -> DirectCredentials:
+        return self
+
+    def __deepcopy__(self, memo: object) -> DirectCredentials:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("direct-signing credentials cannot be pickled; install the signer in each process")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.access_key} by {self.signer.keys.backend.name}>"
+
+
+class DirectProvider:
+    """A credential provider, first in botocore's chain, that answers `DirectCredentials`."""
+
+    METHOD = METHOD
+    CANONICAL_NAME = "custom-aws-hmac-direct"
+
+    def __init__(self, credentials: DirectCredentials) -> None:
+        self._credentials = credentials
+
+    def load(self) -> DirectCredentials:
+        """Returns the credentials."""
+        return self._credentials
+
+
+def add_client_mixin(base_classes: list[type], **_: object) -> None:
+    """Handles ``creating-client-class``."""
+    base_classes.insert(0, _DirectClient)
+
+
+class _DirectClient:
+    """Goes in front of a client's base classes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        signer = kwargs["request_signer"] = _direct_signer(kwargs["request_signer"])
+        super().__init__(*args, **kwargs)
+        options = kwargs["service_model"].metadata.get("auth") or ()
+        events = self.meta.events  # type: ignore[attr-defined] # of botocore's BaseClient
+        events.register_first("choose-signer", _V4Chooser(signer, options).choose)
+        events.register_first("needs-retry", needs_retry)
+
+
+class _DirectSigner:
+    """Goes in front of a RequestSigner's class."""
+
+    def get_auth_instance(
+        self, signing_name: str, region_name: str, signature_version: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Returns what signs one request: botocore's own for other credentials than ours."""
+        version = signature_version or self.signature_version  # type: ignore[attr-defined] # RequestSigner's
+        auth = super().get_auth_instance(  # type: ignore[misc] # RequestSigner's
+            signing_name, region_name, signature_version=version, **kwargs
+        )
+        if not isinstance(getattr(auth, "credentials", None), DirectCredentials):
+            return auth
+        return device_auth(auth.credentials, type(self), version, signing_name, region_name, kwargs)
+
+    get_auth = get_auth_instance
+
+
+def device_auth(
+    credentials: DirectCredentials,
+    signer_class: type,
+    version: str,
+    signing_name: str,
+    region_name: str,
+    kwargs: dict[str, Any],
+) -> Any:
+    """Returns the object that signs one request by the device.
+
+    Raises:
+        UnsupportedError: this signature version needs the secret.
+    """
+    auth_class = _auth_class(signer_class, version)
+    if auth_class is None:
+        raise UnsupportedError(_why_not(version, signing_name, credentials))
+    expires = {"expires": kwargs["expires"]} if "expires" in kwargs else {}
+    return auth_class(credentials, signing_name, region_name, **expires)
+
+
+def _why_not(version: str, signing_name: str, credentials: DirectCredentials) -> str:
+    if "v4a" in version:
+        return (
+            f"{signing_name}: this request wants Signature Version 4A, whose private key is derived from the secret of"
+            f" {credentials.access_key}, which only the device has; use temporary credentials for it"
+            " (aws_hmac.Session without mode='direct')"
+        )
+    return (
+        f"{signing_name}: signature version {version!r} needs the secret of {credentials.access_key} itself, which only"
+        " the device has; direct signing does Signature Version 4"
+    )
+
+
+class _Signed(NamedTuple):
+    """By what a request was signed."""
+
+    credentials: DirectCredentials
+    generation: int  # of the keys
+
+
+class _DeviceSignature:
+    """Goes in front of botocore's pure-Python signing classes."""
+
+    credentials: DirectCredentials
+    key: tuple[str, SigningKey] | None = None
+    """A credential scope and its signing key, fetched beforehand where ``signature`` must not wait for the device."""
+
+    def canonical_request(self, request: Any) -> str:
+        if self.credentials.clocks.differ:
+            self.credentials.clocks.shift(request)
+        canonical: str = super().canonical_request(request)  # type: ignore[misc] # SigV4Auth's
+        return canonical
+
+    def signature(self, string_to_sign: str, request: Any) -> str:
+        keys = self.credentials.signer.keys
+        request.context[_SIGNED] = _Signed(self.credentials, keys.generation)
+        scope: str = self.credential_scope(request)  # type: ignore[attr-defined] # SigV4Auth's
+        if self.key is not None and self.key[0] == scope:
+            return self.key[1].sign(string_to_sign.encode())
+        return signing_key(self.credentials, scope).sign(string_to_sign.encode())
+
+
+class _UnansweredSignature(_DeviceSignature):
+    """The same for presigned URLs and POSTs, whose answers nobody sees here."""
+
+    def signature(self, string_to_sign: str, request: Any) -> str:
+        signature = super().signature(string_to_sign, request)
+        if self.key is None and self.credentials.signer.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
+            signature = super().signature(string_to_sign, request)
+        return signature
+
+
+def signing_key(credentials: DirectCredentials, scope: str) -> SigningKey:
+    """Returns the signing key of a credential scope as botocore writes it.
+
+    Raises:
+        SigningError: region or service hold a slash.
+        Error: whatever the device answers.
+    """
+    try:
+        date, region, service, _ = scope.split("/")
+    except ValueError:
+        raise SigningError(f"credential scope {scope!r}: region or service hold a slash") from None
+    return credentials.signer.keys.signing_key(date, region, service)
+
+
+@lru_cache(maxsize=64)
+def _auth_class(signer_class: type, version: str) -> Callable[..., Any] | None:
+    name = _CLASSES.get(version)
+    if name is None:
+        return None
+    base = getattr(_auth_module(signer_class), name)
+    mixin = _UnansweredSignature if version.endswith(("-query", "-post")) else _DeviceSignature
+    return type(f"Direct{name}", (mixin, base), {})
+
+
+def _auth_module(signer_class: type) -> Any:
+    """The module with the signing classes that belong to a RequestSigner: ``botocore.auth``, or the CLI v2's copy."""
+    home = next(base.__module__ for base in signer_class.__mro__ if base.__name__ == "RequestSigner")
+    return sys.modules[f"{home.rpartition('.')[0]}.auth"]
+
+
+@lru_cache(maxsize=16)
+def _signer_class(base: Any) -> Any:
+    return type(f"Direct{base.__name__}", (_DirectSigner, base), {})
+
+
+def _direct_signer(given: Any) -> Any:
+    if isinstance(given, _DirectSigner):
+        return given  # installed twice
+    signer_class = _signer_class(cast("Hashable", type(given)))
+    signer = signer_class.__new__(signer_class)
+    vars(signer).update(vars(given))
+    return signer
+
+
+class _V4Chooser:
+    """Brings services that merely prefer Signature Version 4A back to Version 4."""
+
+    def __init__(self, signer: Any, options: Sequence[str]) -> None:
+        self._signer = signer
+        self._service_takes_v4 = "aws.auth#sigv4" in options
+
+    def choose(self, signature_version: object, signing_name: str, context: dict[str, Any], **_: object) -> str | None:
+        """Handles ``choose-signer``, before botocore's own handlers."""
+        if not (_is_v4a(signature_version) or _is_v4a(context.get("auth_type"))):
+            return None
+        auth = self._signer.get_auth_instance(signing_name, self._signer.region_name, "v4")
+        return self.fallback(auth, signing_name, context)
+
+    def fallback(self, auth: Any, signing_name: str, context: dict[str, Any]) -> str | None:
+        """Returns the Version 4 that the endpoint or else the service takes, and sets its region, if it is ours."""
+        if not isinstance(auth, _DeviceSignature):
+            return None
+        schemes = context.get("endpoint_properties", {}).get("authSchemes")
+        if schemes is not None:
+            scheme = next((scheme for scheme in schemes if scheme["name"] == "sigv4"), None)
+        else:
+            scheme = {} if self._service_takes_v4 else None
+        if scheme is None:
+            return None
+        signing_name = scheme.get("signingName", signing_name)
+        context.setdefault("signing", {}).update(
+            region=scheme.get("signingRegion", self._signer.region_name), signing_name=signing_name
+        )
+        return "s3v4" if signing_name.startswith("s3") else "v4"
+
+
+def _is_v4a(version: object) -> bool:
+    return isinstance(version, str) and "v4a" in version
+
+
+def needs_retry(request_dict: dict[str, Any], response: Any = None, endpoint: Any = None, **_: object) -> int | None:
+    """Handles ``needs-retry``: a refused signature is made once more if the clock or the key was another.
+
+    Returns:
+        0, the seconds to wait, to have the request signed and sent once more; None to leave it to others.
+    """
+    refused = refusal(request_dict, response, endpoint)
+    if refused is None:
+        return None
+    return resend(request_dict, corrected=refused.clock_corrected() or refused.key_changed())
+
+
+class Refusal(NamedTuple):
+    """An answer that says that a signature is wrong."""
+
+    signed: _Signed
+    url: str
+    date: str | None
+    timestamp: str
+    verified: bool
+
+    def clock_corrected(self) -> bool:
+        """Whether the host's clock was found to differ, so that signing again helps."""
+        return self.signed.credentials.clocks.learn(self.url, self.date, self.timestamp, verified=self.verified)
+
+    def key_changed(self) -> bool:
+        """Whether the device's key is another now; may ask the device."""
+        return self.signed.credentials.signer.keys.recheck(self.signed.generation)
+
+
+def refusal(request_dict: dict[str, Any], response: Any, endpoint: Any) -> Refusal | None:
+    """Returns what a server said against one of our signatures, once per request."""
+    if response is None or response[0].status_code < 400:
+        return None
+    context = request_dict["context"]
+    signed = context.get(_SIGNED)
+    if signed is None or _RESENT in context:
+        return None
+    http, parsed = response
+    code = parsed.get("Error", {}).get("Code")
+    # The answer to a HEAD request has no body that could say more than 403.
+    if code not in _REFUSALS and not (request_dict["method"] == "HEAD" and http.status_code in (400, 403)):
+        return None
+    # botocore has no public way to ask whether it checks certificates: what cannot be told is taken for no.
+    verified = bool(getattr(endpoint.http_session, "_verify", False))
+    return Refusal(signed, http.url, http.headers.get("Date"), context["timestamp"], verified)
+
+
+def resend(request_dict: dict[str, Any], *, corrected: bool) -> int | None:
+    """Answers ``needs-retry``: 0 if there is something to gain and the body can be sent again."""
+    if not corrected:
+        return None
+    body = request_dict["body"]
+    if hasattr(body, "read"):
+        try:
+            body.seek(0)  # as botocore will do
+        except (AttributeError, OSError, ValueError):
+            return None
+    request_dict["context"][_RESENT] = True
+    return 0
+
+
+def install(session: Any, signer: Signer) -> None:
+    """Signs what the clients of a botocore session send, from now on.
+
+    Args:
+        session: a botocore Session whose credentials have not been used yet.
+        signer: signs; goes before all other credentials, but those given to one client.
+
+    Raises:
+        ConfigError: the session already has credentials.
+    """
+    provider = DirectProvider(DirectCredentials(signer))
+    session.get_component("credential_provider").providers.insert(0, provider)
+    session.register("creating-client-class", add_client_mixin, unique_id=METHOD)
+    found = session.get_credentials()
+    if not isinstance(found, DirectCredentials) or found.signer is not signer:
+        method = getattr(found, "method", None)
+        raise ConfigError(
+            f"this botocore session already has credentials ({method}); install the signer on a new session, before"
+            " anything else uses it"
+        )

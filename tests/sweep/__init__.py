@@ -1,0 +1,1 @@
+"""The sweep: every operation of every service, stock botocore against direct signing."""
