@@ -264,7 +264,7 @@ class Cluster:
                     answer = {
                         "active": self.active.number if self.active else None,
                         "requests": [n.requests for n in self.nodes],
-                        "tokens": len(self.core.tokens),
+                        "logins": self.core.logins,
                     }
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()

@@ -42,7 +42,10 @@ class Token:
 
     @property
     def expires(self) -> float | None:
-        return self.renewed + self.ttl if self.ttl else None
+        if not self.ttl:
+            return None
+        oldest = self.created + self.explicit_max_ttl if self.explicit_max_ttl and not self.period else None
+        return self.renewed + self.ttl if oldest is None else min(self.renewed + self.ttl, oldest)
 
     @property
     def remaining(self) -> int:
@@ -55,7 +58,7 @@ class Token:
             "policies": self.policies,
             "token_policies": self.policies,
             "metadata": self.meta or None,
-            "lease_duration": self.ttl,
+            "lease_duration": self.remaining,
             "renewable": self.renewable,
             "entity_id": "",
             "token_type": "service",
@@ -143,6 +146,7 @@ class Core:
         self.tokens: dict[str, Token] = {}
         self.tokens[root_token] = Token(root_token, "", ["root"], 0, "auth/token/root", renewable=False)
         self.wrapped: dict[str, tuple[dict[str, Any], str, float]] = {}
+        self.logins = 0
         self.quotas: dict[str, tuple[str, float, list[float]]] = {}
 
     # -- requests ----------------------------------------------------------------------------------------------
@@ -195,9 +199,9 @@ class Core:
         if token is None or (token.namespace != request.namespace and not root):
             raise RefusedError(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n", bare=True)
         if not root:
-            allowed = acl.capabilities(self._policies(space, token), request.path)
-            needed = _OPERATIONS[request.method]
-            if needed not in allowed or (_SUDO.match(request.path) and "sudo" not in allowed):
+            rule = acl.allowed(self._policies(space, token), request.path)
+            missing = {_OPERATIONS[request.method]} | ({"sudo"} if _SUDO.match(request.path) else set())
+            if missing - rule.capabilities or not acl.fits(rule, request.body):
                 raise RefusedError(403, DENIED)
         if token.num_uses:
             token.num_uses -= 1
@@ -256,9 +260,6 @@ class Core:
                 if not token.renewable or not token.ttl:
                     raise bad_request("lease is not renewable")
                 token.renewed = time.time()
-                if token.explicit_max_ttl and not token.period:
-                    left = int(token.created + token.explicit_max_ttl - time.time())
-                    token.ttl = max(0, min(token.ttl, left)) or 1
                 return _envelope(auth=token.auth())
             case ("POST" | "PUT", "revoke-self"):
                 self.tokens.pop(token.id, None)
@@ -282,6 +283,7 @@ class Core:
                 "jwt": self._login_jwt,
                 "cert": self._login_cert,
             }[kind]
+            self.logins += 1
             role = login(settings, rest, request)
             return self.issue(request, request.path, role, _words(role.get("token_policies")))
         return None
@@ -375,7 +377,7 @@ class Core:
                     found[path] = (
                         ["root"]
                         if "root" in token.policies
-                        else sorted(acl.capabilities(self._policies(space, token), path)) or ["deny"]
+                        else sorted(acl.allowed(self._policies(space, token), path).capabilities) or ["deny"]
                     )
                 alone = {"capabilities": next(iter(found.values()))} if len(found) == 1 else {}
                 return _envelope(data={**found, **alone}) | found | alone

@@ -272,7 +272,7 @@ class Auth:
                 raise AuthenticationError(
                     f"{what}: {KUBERNETES_TOKEN} cannot be read: {exc.strerror}; is this a Kubernetes pod?"
                 ) from exc
-        return _text(secret, what).strip()
+        return _text(secret.strip(), what)
 
     def _secret(self, mount: str) -> str:
         name = self._uri.identity
