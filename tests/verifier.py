@@ -38,7 +38,7 @@ class Seen:
 
 @dataclass
 class Verifier:
-    """Runs in a thread; ``/redirect?to=URL&code=307`` redirects, any other path echoes."""
+    """Runs in a thread; ``/redirect?to=URL&code=307`` redirects, ``/loop`` for ever; any other path echoes."""
 
     secret: str
     seen: list[Seen] = field(default_factory=list)
@@ -85,6 +85,8 @@ class Verifier:
             status = 403
             reply = f"<Error><Code>SignatureDoesNotMatch</Code><Message>{problem}</Message></Error>".encode()
             extra = {"Content-Type": "application/xml"}
+        elif urlsplit(handler.path).path == "/loop":
+            status, extra = 307, {"Location": "/loop"}
         elif urlsplit(handler.path).path == "/redirect" and "to" in query:
             status, extra = int(query.get("code", ["307"])[0]), {"Location": query["to"][0]}
         else:

@@ -44,37 +44,35 @@ def run(args: argparse.Namespace) -> int:
     """Sends the request and prints the answer."""
     from aws_hmac.requests import Auth  # says what to install where it is missing
     from aws_hmac.sigv4 import PayloadHash
+    from aws_hmac.sigv4.canonical import split_url
     import requests  # isort: skip
 
     try:
-        request = read_request(args)
+        split_url(args.url)
     except SigningError as exc:
-        if str(exc).startswith("URL"):
-            return _say(3, str(exc))
-        raise
-    method = "HEAD" if args.head else request.method
-    signer = open_signer(args)
-    marker = request.body if isinstance(request.body, PayloadHash) else None
-    body: Any = None if marker else request.body
-    auth = Auth(signer, service=request.service, region=request.region, payload=marker)
-    try:
-        with signer.keys.backend, requests.Session() as session:
-            session.headers.clear()
-            session.headers.update({"User-Agent": "aws-hmac", "Accept": "*/*"})
-            answer = session.request(
-                method,
-                request.url,
-                headers=dict(request.headers),
-                data=body,
-                auth=auth,
-                stream=True,
-                timeout=args.max_time or 300,
-                allow_redirects=args.location,
-                verify=args.cacert or True,
-            )
-            return _print(answer, args, method)
-    except requests.exceptions.RequestException as exc:
-        return _say(*_status(exc))
+        return _say(3, str(exc))
+    with read_request(args) as request, open_signer(args) as signer:
+        method = "HEAD" if args.head else request.method
+        marker = request.body if isinstance(request.body, PayloadHash) else None
+        body: Any = None if marker else request.body
+        try:
+            with requests.Session() as session:
+                session.headers.clear()
+                session.headers.update({"User-Agent": "aws-hmac", "Accept": "*/*"})
+                answer = session.request(
+                    method,
+                    request.url,
+                    headers=dict(request.headers),
+                    data=body,
+                    auth=Auth(signer, service=request.service, region=request.region, payload=marker),
+                    stream=True,
+                    timeout=args.max_time or 300,
+                    allow_redirects=args.location,
+                    verify=args.cacert or True,
+                )
+                return _print(answer, args, method)
+        except requests.exceptions.RequestException as exc:
+            return _say(*_status(exc))
 
 
 def _print(answer: requests.Response, args: argparse.Namespace, method: str) -> int:

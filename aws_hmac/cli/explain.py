@@ -38,10 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from aws_hmac.compare import amz_date_of, differences
 
     error = _read(args.against) if args.against else None
-    request = read_request(args)
-    signer = open_signer(args)
-    at = request.at or (amz_date_of(error) if error else None)
-    with signer.keys.backend:
+    with read_request(args) as request, open_signer(args) as signer:
+        at = request.at or (amz_date_of(error) if error else None)
         ours = signer.explain(
             request.method, request.url, service=request.service, region=request.region,
             headers=request.headers, body=request.body, at=at, presign=args.presign,

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the URL."""
-    request = read_request(args)
-    signer = open_signer(args)
-    with signer.keys.backend:
+    with read_request(args) as request, open_signer(args) as signer:
         print(
             signer.presign(
                 request.method, request.url, service=request.service, region=request.region, expires=args.expires,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from aws_hmac.errors import ConfigError, SigningError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from aws_hmac.signer import Signer
     from aws_hmac.sigv4.payload import Body
@@ -59,8 +61,9 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     key.add_argument("--access-key-id", metavar="ID", help="whose key it is; with --key")
 
 
-def read_request(args: argparse.Namespace, *, quiet: bool = False) -> Request:
-    """Returns the request that was asked for; says on standard error what it had to guess.
+@contextmanager
+def read_request(args: argparse.Namespace) -> Iterator[Request]:
+    """Yields the request that was asked for; says on standard error what it had to guess.
 
     Raises:
         SigningError, ConfigError: names the argument.
@@ -81,12 +84,17 @@ def read_request(args: argparse.Namespace, *, quiet: bool = False) -> Request:
         body = _open(args.upload_file)
     elif args.unsigned_payload:
         body = UNSIGNED_PAYLOAD
-    service, region = _scope(args, split_url(args.url).host, quiet=quiet)
-    return Request((args.request or method).upper(), args.url, headers, body, service, region, _at(args.at))
+    try:
+        service, region = _scope(args, split_url(args.url).host)
+        yield Request((args.request or method).upper(), args.url, headers, body, service, region, _at(args.at))
+    finally:
+        if args.upload_file is not None:
+            cast("BinaryIO", body).close()
 
 
-def open_signer(args: argparse.Namespace) -> Signer:
-    """Returns the signer that was asked for.
+@contextmanager
+def open_signer(args: argparse.Namespace) -> Iterator[Signer]:
+    """Opens the key that was asked for, and yields its signer.
 
     Raises:
         ConfigError: no key was named, or two.
@@ -100,12 +108,15 @@ def open_signer(args: argparse.Namespace) -> Signer:
             raise ConfigError("give --profile or --key, not both")
         if args.access_key_id is None:
             raise ConfigError("--key needs --access-key-id: whose key it is")
-        return Signer(args.access_key_id, open_backend(args.key))
-    block = _block(args)
-    for name in ("key", "access_key_id"):
-        if not block.get(name):
-            raise ConfigError(f"profile {_profile(args)!r}: its aws_hmac block has no {name!r}")
-    return Signer(block["access_key_id"], open_backend(block["key"]))
+        uri, access_key_id = args.key, args.access_key_id
+    else:
+        block = _block(args)
+        for name in ("key", "access_key_id"):
+            if not block.get(name):
+                raise ConfigError(f"profile {_profile(args)!r}: its aws_hmac block has no {name!r}")
+        uri, access_key_id = block["key"], block["access_key_id"]
+    with open_backend(uri) as backend:
+        yield Signer(access_key_id, backend)
 
 
 def _profile(args: argparse.Namespace) -> str:
@@ -123,7 +134,7 @@ def _block(args: argparse.Namespace) -> dict[str, str]:
         raise ConfigError(f"{exc}; or give --key and --access-key-id") from exc
 
 
-def _scope(args: argparse.Namespace, host: str, *, quiet: bool) -> tuple[str, str]:
+def _scope(args: argparse.Namespace, host: str) -> tuple[str, str]:
     from aws_hmac.hosts import guess
 
     guessed_service, guessed_region = guess(host)
@@ -139,7 +150,7 @@ def _scope(args: argparse.Namespace, host: str, *, quiet: bool) -> tuple[str, st
             region, source = _block(args).get("region") or profile.get("region"), "the profile"
         if region is None:
             raise ConfigError(f"{host} names no region: give --region")
-    if not quiet and not (args.service and args.region):
+    if not (args.service and args.region):
         print(f"aws-hmac: service {service}, region {region} (from {source})", file=sys.stderr)
     return service, region
 

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the headers."""
-    request = read_request(args)
-    signer = open_signer(args)
-    with signer.keys.backend:
+    with read_request(args) as request, open_signer(args) as signer:
         headers = signer.sign(
             request.method, request.url, service=request.service, region=request.region,
             headers=request.headers, body=request.body, at=request.at,
