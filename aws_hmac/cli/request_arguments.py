@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from aws_hmac.profile import Options
     from aws_hmac.signer import Signer
     from aws_hmac.sigv4.payload import Body
 
@@ -108,30 +109,20 @@ def open_signer(args: argparse.Namespace) -> Iterator[Signer]:
             raise ConfigError("give --profile or --key, not both")
         if args.access_key_id is None:
             raise ConfigError("--key needs --access-key-id: whose key it is")
-        uri, access_key_id = args.key, args.access_key_id
+        signer = Signer(args.access_key_id, open_backend(args.key))
     else:
-        block = _block(args)
-        for name in ("key", "access_key_id"):
-            if not block.get(name):
-                raise ConfigError(f"profile {_profile(args)!r}: its aws_hmac block has no {name!r}")
-        uri, access_key_id = block["key"], block["access_key_id"]
-    with open_backend(uri) as backend:
-        yield Signer(access_key_id, backend)
+        signer = _options(args).open_signer()
+    with signer.keys.backend:
+        yield signer
 
 
-def _profile(args: argparse.Namespace) -> str:
-    import os
-
-    return str(args.profile or os.environ.get("AWS_PROFILE") or "default")
-
-
-def _block(args: argparse.Namespace) -> dict[str, str]:
-    from aws_hmac.cli.aws_files import block_of
+def _options(args: argparse.Namespace) -> Options:
+    from aws_hmac.profile import load_profile
 
     try:
-        return block_of(_profile(args))
+        return load_profile(args.profile)
     except ConfigError as exc:
-        raise ConfigError(f"{exc}; or give --key and --access-key-id") from exc
+        raise ConfigError(f"{exc} (or give --key and --access-key-id)") from exc
 
 
 def _scope(args: argparse.Namespace, host: str) -> tuple[str, str]:
@@ -144,10 +135,7 @@ def _scope(args: argparse.Namespace, host: str) -> tuple[str, str]:
     source = "the host"
     if region is None:
         if args.key is None:
-            from aws_hmac.cli.aws_files import config_path, sections
-
-            profile = sections(config_path(), config=True).get(_profile(args), {})
-            region, source = _block(args).get("region") or profile.get("region"), "the profile"
+            region, source = _options(args).region, "the profile"
         if region is None:
             raise ConfigError(f"{host} names no region: give --region")
     if not (args.service and args.region):
