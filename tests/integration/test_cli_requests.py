@@ -199,7 +199,7 @@ def test_explain_against(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> N
         (["sign", *KEY, *SCOPE, "-H", "A: b\r\nC: d", "https://example.com/"], "line end"),
         (["sign", *KEY, *SCOPE, "-X", "G T", "https://example.com/"], "method"),
         (["sign", *KEY, *SCOPE, "-d", "@/no/such/file", "https://example.com/"], "/no/such/file"),
-        (["sign", "--profile", "none", *SCOPE, "https://example.com/"], "'none'"),
+        (["sign", "--profile", "none", *SCOPE, "https://example.com/"], "aws-hmac configure"),
         (["explain", *KEY, *SCOPE, "--against", "/dev/null", "https://example.com/"], "no error answer"),
     ],
 )
