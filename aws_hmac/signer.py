@@ -19,7 +19,7 @@ from aws_hmac.sigv4.canonical import (
     encode,
     header_plan,
     shown,
-    split_url,
+    url_parts,
     wire_form,
 )
 from aws_hmac.sigv4.payload import UNSIGNED_PAYLOAD, PayloadHash, payload_hash
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aws_hmac.sigv4.payload import Body
     from aws_hmac.sigv4.rules import ServiceRules
 
+    _Stages: TypeAlias = tuple[str, str, str, str, str]  # the fields of Explanation
     Headers: TypeAlias = "Mapping[str, str] | Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]"
 
 MAX_EXPIRES = 604800
@@ -46,6 +47,7 @@ PRESIGN_RECHECK_SECONDS = 300.0
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_PRESIGNED = re.compile(r"(?:^|&)x-amz-signature=", re.IGNORECASE)
 _ACCESS_KEY_ID = re.compile(r"[!-.0-~]+", re.ASCII)
 
 
@@ -197,8 +199,8 @@ class Signer:
     ) -> Explanation:
         """Returns the stages of what `sign`, or with ``presign=seconds`` what `presign`, does with these arguments."""
         if presign is None:
-            return self._sign_headers(method, url, service, region, headers, body, at, rules)[1]
-        return self._sign_url(method, url, service, region, presign, headers, body, at, rules)[1]
+            return Explanation(*self._sign_headers(method, url, service, region, headers, body, at, rules)[1])
+        return Explanation(*self._sign_url(method, url, service, region, presign, headers, body, at, rules)[1])
 
     def __repr__(self) -> str:
         return f"<Signer {self.access_key_id} by {self.keys.backend.name}>"
@@ -216,10 +218,10 @@ class Signer:
         body: Body,
         at: datetime | None,
         rules: ServiceRules | None,
-    ) -> tuple[dict[str, str], Explanation]:
+    ) -> tuple[dict[str, str], _Stages]:
         rules = rules or rules_for(service)
         when = _now() if at is None else moment(at)
-        _, host, path, query = split_url(url)
+        _, host, path, query = url_parts(url)
         names, values = _split_headers(headers)
         token = self.session_token
         signed_token = token is not None and rules.sign_session_token
@@ -237,19 +239,21 @@ class Signer:
         if signed_token:
             values.append(token)
         clean = clean_values(shape.names, values)
-        explanation = self._signature(
+        stages = self._signature(
             _method(method), canonical_uri(path, rules), canonical_query_string(query),
             shape.plan, clean, payload, when, region, service,
         )  # fmt: skip
+        _, _, scope, signed_headers, signature = stages
 
-        out = dict(zip(shape.names, clean, strict=True)) if shape.unique else _merged(shape.names, clean)
+        # Without strict=, which costs as much as an HMAC's hash: both have the length of shape.names.
+        out = dict(zip(shape.names, clean)) if shape.unique else _merged(shape.names, clean)  # noqa: B905
         if token is not None and not signed_token:
             out["X-Amz-Security-Token"] = token
         out["Authorization"] = (
-            f"{ALGORITHM} Credential={self.access_key_id}/{explanation.credential_scope}, "
-            f"SignedHeaders={explanation.signed_headers}, Signature={explanation.signature}"
+            f"{ALGORITHM} Credential={self.access_key_id}/{scope}, "
+            f"SignedHeaders={signed_headers}, Signature={signature}"
         )
-        return out, explanation
+        return out, stages
 
     def _sign_url(
         self,
@@ -262,15 +266,15 @@ class Signer:
         body: Body,
         at: datetime | None,
         rules: ServiceRules | None,
-    ) -> tuple[str, Explanation]:
+    ) -> tuple[str, _Stages]:
         if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
             raise SigningError(f"expires: must be a whole number of seconds from 1 to {MAX_EXPIRES} (7 days)")
         rules = rules or rules_for(service)
         when = _now() if at is None else moment(at)
         if self.session_token is not None and self.session_expiration is not None:
             _warn_of_expiry(self.session_expiration, at, expires)
-        scheme, host, path, query = split_url(url)
-        if re.search(r"(?:^|&)x-amz-signature=", query, re.IGNORECASE):
+        scheme, host, path, query = url_parts(url)
+        if query and _PRESIGNED.search(query):
             raise SigningError("URL: is presigned already; presign the URL that it was made of")
         names, values = _split_headers(headers)
         shape = _shape(names, False, False, presigned=True)
@@ -281,24 +285,26 @@ class Signer:
             values.append(host)
 
         token = "" if self.session_token is None else f"&X-Amz-Security-Token={encode(self.session_token)}"
-        credential = f"{self.access_key_id}/{credential_scope(when.date, region, service)}"
-        wire_query = (
-            (f"{wire_form(query)}&" if query else "")
-            + f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={encode(credential)}&X-Amz-Date={when.amz_date}"
-            f"&X-Amz-Expires={expires}&X-Amz-SignedHeaders={encode(shape.plan.signed_headers)}"
+        credential = _encoded_credential(self.access_key_id, credential_scope(when.date, region, service))
+        own_query = (
+            f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date={when.amz_date}"
+            f"&X-Amz-Expires={expires}&X-Amz-SignedHeaders={shape.plan.encoded_signed_headers}"
         )
-        if rules.sign_session_token:
-            wire_query += token
-        clean = clean_values(shape.names, values)
-        stages = (_method(method), canonical_uri(path, rules), canonical_query_string(wire_query),
-                  shape.plan, clean, payload, when, region, service)  # fmt: skip
-        explanation = self._signature(*stages)
+        signed_query = f"{own_query}{token}" if rules.sign_session_token else own_query
+        if query:
+            signed_query = f"{wire_form(query)}&{signed_query}"
+        uri = canonical_uri(path, rules)
+        request = (
+            _method(method), uri,
+            own_query if signed_query is own_query else canonical_query_string(signed_query),  # it is in order
+            shape.plan, clean_values(shape.names, values), payload, when, region, service,
+        )  # fmt: skip
+        stages = self._signature(*request)
         if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
-            explanation = self._signature(*stages)
-        if not rules.sign_session_token:
-            wire_query += token
-        signed = f"{scheme}://{host}{wire_form(path) or '/'}?{wire_query}&X-Amz-Signature={explanation.signature}"
-        return signed, explanation
+            stages = self._signature(*request)
+        sent_path = path if path == uri else wire_form(path) or "/"
+        sent_query = signed_query if rules.sign_session_token else f"{signed_query}{token}"
+        return f"{scheme}://{host}{sent_path}?{sent_query}&X-Amz-Signature={stages[-1]}", stages
 
     def _signature(
         self,
@@ -311,14 +317,14 @@ class Signer:
         when: Moment,
         region: str,
         service: str,
-    ) -> Explanation:
+    ) -> _Stages:
         request = canonical_request(
             method, uri, query_string, plan.template % plan.pick(values), plan.signed_headers, payload
         )
         scope = credential_scope(when.date, region, service)
         to_sign = string_to_sign(when.amz_date, scope, request)
         signature = self.keys.signing_key(when.date, region, service).sign(to_sign.encode())
-        return Explanation(request, to_sign, scope, plan.signed_headers, signature)
+        return request, to_sign, scope, plan.signed_headers, signature
 
 
 class _Shape(NamedTuple):
@@ -360,6 +366,11 @@ def _shape(names: tuple[str, ...], sends_hash: bool, sends_token: bool, presigne
         unique=len({name.lower() for name in kept}) == len(kept),
         plan=header_plan(tuple(kept)),
     )
+
+
+@lru_cache(maxsize=64)
+def _encoded_credential(access_key_id: str, scope: str) -> str:
+    return encode(f"{access_key_id}/{scope}")
 
 
 def _split_headers(headers: Headers) -> tuple[tuple[str, ...], list[object]]:

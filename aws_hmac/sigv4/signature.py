@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -83,6 +84,7 @@ def moment(at: datetime) -> Moment:
     return Moment(amz_date, amz_date[:8])
 
 
+@lru_cache(maxsize=1024)
 def credential_scope(date: str, region: str, service: str) -> str:
     """Returns ``yyyymmdd/region/service/aws4_request`` ("Create a string to sign", CredentialScope).
 

@@ -51,7 +51,7 @@ ROTATED = make(secret=SECRET[:-1] + "X")  # Y is 0x59, X 0x58: one bit
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 segments = st.lists(text | st.sampled_from(["", ".", "..", "a b", "~", "%", "+", "é/ü"]), max_size=5)
-pairs = st.lists(st.tuples(text, text), max_size=5)
+pairs = st.lists(st.tuples(text.filter(lambda key: not key.lower().startswith("x-amz-")), text), max_size=5)
 header_names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,12}", fullmatch=True).filter(
     lambda name: name.lower() not in {"date", "host", "content-type"}
 )
@@ -129,7 +129,7 @@ def test_presign_as_botocore_does(request: dict[str, Any], expires: int, with_to
         == made.rpartition("=")[2]
     )
     for twin in (
-        {"expires": expires ^ 1 or 2},
+        {"expires": expires - 1 or 2},
         {"method": "PROPFIND"},
         {"service": request["service"] + "x"},
         {"headers": [*request["headers"], ("X-Other", "1")]},
