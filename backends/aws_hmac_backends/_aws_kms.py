@@ -47,6 +47,8 @@ _ARN = re.compile(
 )
 _REGION = re.compile(r"[a-z]{2,}(?:-[a-z0-9]+)+", re.ASCII)
 
+_XML_ERROR = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<said>[^<]*)</Message>")
+
 _TELLTALES = (
     "botocore.endpoint",
     "botocore.parsers",
@@ -154,15 +156,20 @@ class Kms:
         metadata: dict[str, Any] = self.call("DescribeKey", key=key, KeyId=key)["KeyMetadata"]
         return metadata
 
-    def account(self) -> str:
-        """Returns the account of the credentials in use, as STS tells it."""
+    def caller(self) -> str:
+        """Returns the ARN of the user or role whose credentials are in use, as STS tells it."""
         with self._map_exceptions("GetCallerIdentity", "", service="sts"):
-            session = self._session()
-            client = session.create_client("sts", region_name=self._client().meta.region_name, config=_config())
+            client = self._session().create_client("sts", region_name=self._client().meta.region_name, config=_config())
             try:
-                return str(client.get_caller_identity()["Account"])
+                arn = str(client.get_caller_identity()["Arn"])
             finally:
                 client.close()
+        # A key policy names the role, and not its sessions.
+        return re.sub(r":sts:(:\d{12}):assumed-role/(.+)/[^/]+$", r":iam:\1:role/\2", arn)
+
+    def account(self) -> str:
+        """Returns the account of the credentials in use."""
+        return self.caller().split(":")[4]
 
     def pin(self, key: str) -> str:
         """Returns the full ARN of a key, asked once: what an alias or bare id means today.
@@ -285,6 +292,8 @@ class Kms:
         error = exc.response.get("Error", {})
         code = str(error.get("Code", ""))
         said = " ".join(str(error.get("Message", "")).split())
+        if code.isdigit() and (xml := _XML_ERROR.search(said)):  # emulators answer some errors in XML
+            code, said = xml["code"], xml["said"]
         told = f"{code}: {said}" if said else code
         arn = parse_arn(key)
         option = f"--key-id {arn} --region {arn.region}" if arn else f"--key-id {key}"
@@ -309,6 +318,8 @@ class Kms:
             )
         if code == "InvalidArnException":
             return KeyURIError(f"{self.name}: {key} is not a key ARN of this service or region: {told}")
+        if code in _NOT_SO or (action, code) == ("kms:ImportKeyMaterial", "InvalidCiphertextException"):
+            return UnsupportedError(f"{self.name}: KMS does not do {action} with {key}: {told}")
         if code == "IncorrectKeyException":
             return KeyMismatchError(
                 f"{self.name}: another key than {key} wraps this keyset ({told}); aws-hmac key check tells which"
@@ -320,8 +331,8 @@ class Kms:
             )
         if code in _THROTTLED:
             return DeviceBusyError(f"{self.name}: KMS is too busy for {action} after {ATTEMPTS} tries: {told}")
-        if code in _NOT_SO:
-            return UnsupportedError(f"{self.name}: {action} cannot be done with {key}: {told}")
+        if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (401, 403):
+            return AuthenticationError(f"{self.name}: KMS refuses the credentials, or {action} to them: {told}")
         return DeviceError(f"{self.name}: {action} on {key} failed: {told}")
 
     def _bad_state(self, action: str, key: str, option: str, told: str) -> Exception:
