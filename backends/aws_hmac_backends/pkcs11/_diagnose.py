@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from aws_hmac.errors import (
     Error,
     KeyNotFoundError,
     KeyURIError,
+    SecurityWarning,
 )
 from aws_hmac_backends.pkcs11 import _inspect, _modules, _tokens
 from aws_hmac_backends.pkcs11._errors import map_exceptions
@@ -50,19 +53,18 @@ def diagnose(uri: KeyURI | None) -> Iterator[Finding]:
         except KeyURIError as exc:
             yield Finding("bad", "key URI", str(exc), "correct the URI")
             return
-    subject = "module"
     try:
-        with _modules.DEVICE, map_exceptions(subject):
+        with _modules.DEVICE, map_exceptions("module"):
             module = _modules.proxy() if uri is None else _modules.for_uri(uri, uri.identity)
             softhsm = _is_softhsm(module, uri)
-    except KeyURIError as exc:
-        yield Finding("bad", subject, str(exc), _mend_of(exc))
-        return
     except Error as exc:
-        yield Finding("bad" if uri is not None else "warning", subject, str(exc), _mend_of(exc))
+        faults = list(_softhsm()) if "softhsm" in str(exc) and not isinstance(exc, KeyURIError) else []
+        yield from faults
+        if not any(fault.level == "bad" for fault in faults):
+            yield Finding("warning" if uri is None else "bad", "module", str(exc), _mend_of(exc))
         return
-    yield Finding("good", subject, f"{module.name} is loaded")
-    if softhsm and os.name == "posix":
+    yield Finding("good", "module", f"{module.name} is loaded")
+    if softhsm:
         faults = list(_softhsm())
         yield from faults
         if any(fault.level == "bad" for fault in faults):
@@ -80,9 +82,7 @@ def _mend_of(exc: Exception) -> str:
         return text.rpartition("mend it with: ")[2]
     if "p11-kit's proxy" in text:
         return "apt-get install p11-kit p11-kit-modules"
-    if "no PKCS#11 module" in text:
-        return "install the module's package, or correct module-path or module-name"
-    return "correct module-path or module-name"
+    return "install the module's package, or correct module-path or module-name"
 
 
 def _configurations() -> Iterator[Finding]:
@@ -129,40 +129,41 @@ def _is_softhsm(module: Module, uri: KeyURI | None) -> bool:
 
 def _softhsm() -> Iterator[Finding]:
     """SoftHSM's configuration and the permissions of its tokens' folder."""
-    conf = _softhsm_conf()
-    user = _user()
-    try:
-        text = conf.read_text()
-    except OSError as exc:
-        yield Finding(
-            "bad",
-            "SoftHSM",
-            f"its configuration {conf} cannot be read: {exc.strerror}",
-            "set SOFTHSM2_CONF to one that can, or let it be read: " + _let(conf, user, "r"),
-        )
+    if os.name != "posix":
         return
-    found = re.search(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", text, re.MULTILINE)
+    conf, user = _softhsm_conf(), _user()
+    obstacle = _obstacle(conf, os.R_OK)
+    if obstacle is not None and not os.access(obstacle, os.F_OK):
+        text = f"its configuration {conf} is not there"
+        yield Finding("bad", "SoftHSM", text, "set SOFTHSM2_CONF to the file that is meant, or write that file")
+        return
+    if obstacle is not None:
+        text = f"{user} cannot read its configuration {conf}: {obstacle} is closed to {user}"
+        yield Finding("bad", "SoftHSM", text, _let(obstacle, user))
+        return
+    found = re.search(r"^\s*directories\.tokendir\s*=\s*(\S.*?)\s*$", conf.read_text(), re.MULTILINE)
     folder = Path(found[1]) if found else Path("/var/lib/softhsm/tokens")
-    blocked = next((p for p in reversed([folder, *folder.parents]) if not os.access(p, os.X_OK)), None)
-    if blocked is not None and blocked.exists():
-        yield Finding(
-            "bad",
-            "SoftHSM",
-            f"{user} cannot use the tokens' folder {folder} (named by {conf}): {blocked} is closed to {user}",
-            _let(blocked, user, "rwx"),
-        )
-    elif not folder.is_dir():
+    obstacle = _obstacle(folder, os.R_OK | os.X_OK)
+    if obstacle is not None and not os.access(obstacle, os.F_OK):
         text = f"the tokens' folder {folder} (named by {conf}) is not there"
         yield Finding("bad", "SoftHSM", text, f"mkdir -p -m 700 {shlex.quote(str(folder))}")
-    elif not os.access(folder, os.R_OK):
-        text = f"{user} cannot read the tokens' folder {folder} (named by {conf})"
-        yield Finding("bad", "SoftHSM", text, _let(folder, user, "rwx"))
-    else:
-        closed = [p for p in sorted(folder.iterdir()) if p.is_dir() and not os.access(p, os.R_OK | os.X_OK)]
-        for path in closed:
-            yield Finding("bad", "SoftHSM", f"{user} cannot read the token in {path}", _let(path, user, "rwX", "-R "))
-        if not closed:
-            yield Finding("good", "SoftHSM", f"{user} can read the tokens in {folder}")
+        return
+    closed = [obstacle] if obstacle is not None else []
+    if not closed:
+        closed = [path for path in sorted(folder.iterdir()) if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)]
+    for path in closed:
+        text = f"{user} cannot read the tokens in {folder} (named by {conf}): {path} is closed to {user}"
+        yield Finding("bad", "SoftHSM", text, _let(path, user))
+    if not closed:
+        yield Finding("good", "SoftHSM", f"{user} can read the tokens in {folder}")
+
+
+def _obstacle(path: Path, mode: int) -> Path | None:
+    """Returns the first part of a path that is not there or closed to this user; None if there is none."""
+    for part in reversed((path, *path.parents)):
+        if not os.access(part, mode if part == path else os.X_OK):
+            return part
+    return None
 
 
 def _softhsm_conf() -> Path:
@@ -171,7 +172,7 @@ def _softhsm_conf() -> Path:
     if named:
         return Path(named)
     own = Path.home() / ".config/softhsm2/softhsm2.conf"
-    return own if own.exists() else Path("/etc/softhsm/softhsm2.conf")
+    return own if os.access(own, os.F_OK) else Path("/etc/softhsm/softhsm2.conf")
 
 
 def _user() -> str:
@@ -192,16 +193,14 @@ def _group(gid: int) -> str:
         return str(gid)
 
 
-def _let(path: Path, user: str, rights: str, option: str = "") -> str:
-    """How to let a user use a file: by its group if the group has the rights, by its mode if it is the user's."""
-    info = path.stat() if path.exists() else None
-    if info is None:
-        return f"create {path}"
+def _let(path: Path, user: str) -> str:
+    """How to let a user at a file: by its mode if it is the user's, by its group if the group may."""
+    info = path.stat()
     if info.st_uid == os.geteuid():
-        return f"chmod {option}u+{rights} {shlex.quote(str(path))}"
+        return f"chmod -R u+rwX {shlex.quote(str(path))}"
     own = f"give {user} tokens of its own by SOFTHSM2_CONF"
-    needed = 0o070 if "w" in rights else 0o040
-    if info.st_gid and info.st_mode & needed == needed:
+    group_may = stat.S_IRGRP | (stat.S_IXGRP if stat.S_ISDIR(info.st_mode) else 0)
+    if info.st_gid and info.st_mode & group_may == group_may:
         return f"usermod -aG {_group(info.st_gid)} {user}, then log in again; or {own}"
     return own
 
@@ -242,7 +241,8 @@ def _token(module: Module, uri: KeyURI) -> Iterator[Finding]:
             "bad",
             "token",
             str(exc),
-            f"plug it in, correct the URI, or make one: softhsm2-util --init-token --free --label {shlex.quote(label)}",
+            "plug it in, correct the URI, or initialise it"
+            f" (SoftHSM: softhsm2-util --init-token --free --label {shlex.quote(label)})",
         )
         return
     yield Finding("good", "token", f"{_tokens.describe_token(token)} is there")
@@ -270,10 +270,6 @@ def _pin_source(token: Any, uri: KeyURI) -> Iterator[Finding]:
     if source == "prompt" or source.startswith("cmd:"):
         yield Finding("info", "pin-source", "not asked for now; aws-hmac key check asks")
         return
-    import warnings
-
-    from aws_hmac.errors import SecurityWarning
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SecurityWarning)
         try:
@@ -288,7 +284,9 @@ def _pin_source(token: Any, uri: KeyURI) -> Iterator[Finding]:
 
 def _key(uri: KeyURI) -> Finding:
     try:
-        key = _tokens.open_key(uri, uri.identity)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # told already
+            key = _tokens.open_key(uri, uri.identity)
     except KeyNotFoundError as exc:
         return Finding("bad", "key", str(exc), f"aws-hmac key import {shlex.quote(str(uri))}")
     except AmbiguousKeyError as exc:

@@ -110,9 +110,12 @@ class Module:
     def _initialize(self) -> None:
         try:
             self.lib.initialize()
-        except pkcs11.PKCS11Error:
-            self.lib.get_slots()  # it works: somebody else has initialised it
-            self.foreign = True
+        except pkcs11.PKCS11Error as exc:
+            try:
+                self.lib.get_slots()
+            except pkcs11.PKCS11Error:
+                raise exc from None
+            self.foreign = True  # it works: somebody else has initialised it
         else:
             self.foreign = False
             self.connections.clear()
