@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.transit_server.core import Core, Request
-from tests.transit_server.transit import RefusedError
+from tests.transit_server.transit import RefusedError, use_wrapping_key
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in</body></html>"
 NO_LEADER = "local node not active but active cluster node not found"
@@ -102,7 +102,12 @@ class Cluster:
         if self.tls is not None:
             peer = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         while True:
-            head = await reader.readuntil(b"\r\n\r\n")
+            first = await reader.readexactly(1)
+            if first == b"\x16":  # a TLS handshake on a listener without TLS; so does Go's server answer
+                writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n")
+                await writer.drain()
+                return
+            head = first + await reader.readuntil(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
             method, target, _ = lines[0].split(" ", 2)
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:]) if k}
@@ -279,8 +284,13 @@ async def main() -> None:
     parser.add_argument("--cert", help="serve HTTPS with this certificate")
     parser.add_argument("--key", help="its key")
     parser.add_argument("--client-ca", help="accept client certificates of this authority")
+    parser.add_argument(
+        "--wrapping-key", action="store_true", help="the first line of standard input is one, in base64"
+    )
     parser.add_argument("--require-client", action="store_true", help="refuse connections without one")
     cluster = Cluster(parser.parse_args())
+    if cluster.options.wrapping_key:
+        use_wrapping_key(base64.b64decode(sys.stdin.readline()))
     for node in cluster.nodes:
         await cluster.start(node)
     control = await asyncio.start_server(cluster.control, "127.0.0.1", 0)

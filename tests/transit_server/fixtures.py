@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import json
 import os
 import socket
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from aws_hmac.testing import EXAMPLE_KEY, import_into
 
@@ -50,7 +54,7 @@ class Vault:
         self._answers = self._control.makefile("rb") if self._control is not None else None
 
     def call(
-        self, method: str, path: str, *, token: str | None = None, node: int = 0, **body: Any
+        self, method: str, path: str, /, *, token: str | None = None, node: int = 0, **body: Any
     ) -> requests.Response:
         """Sends a request as ``curl`` would."""
         headers = {"X-Vault-Token": self.root if token is None else token, "X-Vault-Request": "true"}
@@ -65,7 +69,7 @@ class Vault:
             timeout=30,
         )
 
-    def do(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+    def do(self, method: str, path: str, /, **body: Any) -> dict[str, Any]:
         """Does something as the administrator; returns the answer's JSON."""
         response = self.call(method, path, **body)
         assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
@@ -113,17 +117,27 @@ class Vault:
             self._control.close()
 
 
+@functools.cache
+def _wrapping_key() -> bytes:
+    """One for all doubles of a process, as making one takes seconds."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return base64.b64encode(key.private_bytes(*form))
+
+
 @contextmanager
 def double(*arguments: str, verify: bool | str = True) -> Iterator[Vault]:
     """Runs a double of its own until the block ends."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.transit_server", *arguments],
+        [sys.executable, "-m", "tests.transit_server", "--wrapping-key", *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(_wrapping_key() + b"\n")
+        process.stdin.flush()
         try:
             ready = json.loads(process.stdout.readline())
             vault = Vault(ready["addresses"], ready["root_token"], ready["control"], verify)

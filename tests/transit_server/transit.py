@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
 import hmac
 import os
@@ -46,9 +45,20 @@ def bad_request(text: str) -> RefusedError:
     return RefusedError(400, text, bare=True)
 
 
-@functools.cache
+_wrapping: list[rsa.RSAPrivateKey] = []
+
+
+def use_wrapping_key(pem: bytes) -> None:
+    """Takes a wrapping key that exists, as making one takes seconds."""
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    _wrapping[:] = [key]
+
+
 def _wrapping_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=4096)
+    if not _wrapping:
+        _wrapping.append(rsa.generate_private_key(public_exponent=65537, key_size=4096))
+    return _wrapping[0]
 
 
 @dataclass

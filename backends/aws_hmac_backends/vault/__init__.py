@@ -310,10 +310,16 @@ def _import(connection: Connection, name: str, key: bytes, facts: dict[str, Any]
     if facts is None:
         # Everything else is false by default, and the importer's policy lets nothing else through.
         body["type"] = "hmac"
+    before = 0 if facts is None else _number(facts, "latest_version")
     try:
-        connection.ask(
-            f"import (update on {target})", lambda: connection.cluster.post(f"/v1/{target}", json=body, once=True)
-        )
+        try:
+            connection.ask(
+                f"import (update on {target})", lambda: connection.cluster.post(f"/v1/{target}", json=body, once=True)
+            )
+        except DeviceError:
+            # The answer was lost, and perhaps it alone. Never sent twice; what is there now tells.
+            if not _arrived(connection, name, before):
+                raise
         now = connection.key(name)
         version = _number(now, "latest_version")
         mac = _hmac(connection, name, version, _IMPORT_CHECK)
@@ -333,6 +339,12 @@ def _import(connection: Connection, name: str, key: bytes, facts: dict[str, Any]
             lambda: connection.cluster.post(f"/v1/{base}/config", json=minimum),
         )
     return version
+
+
+def _arrived(connection: Connection, name: str, before: int) -> bool:
+    with suppress(Error):
+        return _number(connection.key(name), "latest_version") > before
+    return False
 
 
 def _wrapped(connection: Connection, material: bytearray) -> str:

@@ -105,7 +105,8 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
     def connect(self) -> None:
         """Makes new connections; after a fork, as a connection must not be used by two processes."""
         session = requests.Session()
-        session.trust_env = False  # no .netrc; proxies and CA come from below
+        session.trust_env = False  # no .netrc; proxies and authority come from here
+        session.verify, session.cert = self._verify, self._cert  # hvac prefers a session's to its own arguments
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=len(self.addresses) + 1, pool_maxsize=64))
         self.session = session

@@ -206,6 +206,9 @@ def _certificate(uri: KeyURI) -> tuple[str, str] | None:
     for name, path in (("cert-file", certificate), ("key-file", key)):
         if not Path(path).is_file():
             raise KeyURIError(f"{uri.identity}: {name} names {path}, which is not there")
+    from aws_hmac.sources import check_file  # few listeners want a client certificate
+
+    check_file(Path(key), Path(key).stat(), f"{uri.identity}: key-file")
     return certificate, key
 
 
