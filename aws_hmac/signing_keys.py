@@ -127,6 +127,11 @@ class SigningKeys:
             assert self._fingerprint is not None
             return self._fingerprint
 
+    @property
+    def known_fingerprint(self) -> bytes | None:
+        """The fingerprint of the device's key as it was last asked for, else None. Never asks the device."""
+        return self._fingerprint
+
     def recheck(self, generation: int | None = None, *, interval: float = RECHECK_SECONDS) -> bool:
         """Asks the device whether its key is still the same, and drops what was kept if it is not.
 

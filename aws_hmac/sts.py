@@ -257,7 +257,7 @@ def resolve(where: Where) -> Where:
     """Fills in from the environment what is left out, and checks it.
 
     Returns:
-        The same with ``endpoint_url`` and the ``region`` to sign for always set.
+        What the environment no longer changes: ``endpoint_url`` and the ``region`` to sign for are set.
 
     Raises:
         ConfigError: there is no region, or something cannot be.
@@ -293,6 +293,9 @@ def resolve(where: Where) -> Where:
         url = endpoint_url
     return {
         "region": signing_region,
+        "sts_regional_endpoints": "regional",
+        "use_fips_endpoint": False,
+        "use_dualstack_endpoint": False,
         "endpoint_url": url,
         "ca_bundle": where.get("ca_bundle") or environ.get("AWS_CA_BUNDLE") or None,
     }
