@@ -31,6 +31,17 @@ _VARIABLES = (
 _RACY = 2_000_000_000  # ns; a file system may keep times no finer than this
 
 
+def config_path() -> str:
+    """Returns the path of the configuration file: AWS_CONFIG_FILE, else ``~/.aws/config``."""
+    return os.path.expanduser(os.path.expandvars(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))  # noqa: PTH111
+
+
+def chosen_profile(name: str | None = None) -> str:
+    """Returns the profile's name: the one given, else AWS_DEFAULT_PROFILE, AWS_PROFILE, ``default``, as botocore."""
+    environ = os.environ
+    return name or environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE") or "default"
+
+
 def folder() -> str:
     """Returns the folder of the cache: ``$XDG_RUNTIME_DIR`` first, which is gone at logout."""
     environ = os.environ

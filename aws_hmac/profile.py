@@ -20,6 +20,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Literal, cast
 
+from aws_hmac._session_files import chosen_profile, config_path
 from aws_hmac.errors import ConfigError, KeyURIError
 from aws_hmac.uri import KeyURI
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from aws_hmac.signer import Signer
     from aws_hmac.sts import Where
+
+__all__ = ["BLOCK", "OPTIONS", "Options", "chosen_profile", "config_path", "has_block", "load_profile"]
 
 BLOCK = "aws_hmac"
 """The name of the nested block."""
@@ -47,9 +50,11 @@ class Options:
     Args:
         values: option names with text as in a file, or with Python's values.
         what: where they come from, for messages.
+        profile: the profile's name, if they come from one.
+        signer_given: whether a signer was given besides, so that no key is needed.
 
     Attributes:
-        what: as given.
+        what, profile: as given.
         key: the key URI.
         access_key_id: whose key it is.
         mode: ``session`` or ``direct``.
@@ -67,8 +72,16 @@ class Options:
         KeyURIError: the key is no key URI.
     """
 
-    def __init__(self, values: Mapping[str, object], *, what: str, signer_given: bool = False) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, object],
+        *,
+        what: str,
+        profile: str | None = None,
+        signer_given: bool = False,
+    ) -> None:
         self.what = what
+        self.profile = profile
         self.key: KeyURI | None = None
         self.access_key_id: str | None = None
         self.mode: Literal["session", "direct"] = "session"
@@ -163,16 +176,6 @@ class Options:
             raise ConfigError(f"{self.what}: {', '.join(sorted(names))} cannot be set where {because}")
 
 
-def config_path() -> str:
-    """Returns the path of the configuration file: AWS_CONFIG_FILE, else ``~/.aws/config``."""
-    return os.path.expanduser(os.path.expandvars(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))  # noqa: PTH111 - as botocore reads it
-
-
-def chosen_profile(name: str | None = None) -> str:
-    """Returns the profile's name: the one given, else AWS_DEFAULT_PROFILE, AWS_PROFILE, ``default``, as botocore."""
-    return name or os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or "default"
-
-
 def load_profile(name: str | None = None, **overrides: object) -> Options:
     """Reads a profile's block.
 
@@ -210,7 +213,7 @@ def load_profile(name: str | None = None, **overrides: object) -> Options:
         for key in ("endpoint_url", "sts_regional_endpoints"):  # of the profile itself: not for us then
             if key not in overrides and key not in _nested(settings[BLOCK], what):
                 values.pop(key, None)
-    return Options(values, what=what)
+    return Options(values, what=what, profile=name)
 
 
 def has_block(settings: Mapping[str, object]) -> bool:

@@ -15,13 +15,13 @@ import threading
 import time
 import warnings
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from aws_hmac import _session_files as files
 from aws_hmac import sts
-from aws_hmac.backend import HmacBackend
+from aws_hmac.backend import HmacBackend, profile_under_way
 from aws_hmac.errors import ConfigError, DeviceError, Error, SessionExpiredError, SessionWarning
 from aws_hmac.uri import KeyURI
 
@@ -83,6 +83,8 @@ class SessionCredentials:
         options: which key, role and STS; `aws_hmac.profile.load_profile` reads them from a profile.
         signer: signs instead of the options' key.
         token_code: returns an MFA code when one is needed; asked for on the terminal if None.
+        export: tells the processes that this one starts which profile is under way, as
+            `aws_hmac.backend.profile_under_way` says; for a process that makes credentials once.
         clock: the time, in seconds since 1970.
 
     Attributes:
@@ -99,6 +101,7 @@ class SessionCredentials:
         *,
         signer: Signer | None = None,
         token_code: Callable[[], str] | None = None,
+        export: bool = False,
         clock: Callable[[], float] = time.time,
         _chain: tuple[str, ...] = (),
     ) -> None:
@@ -108,6 +111,7 @@ class SessionCredentials:
         self._signer = signer
         self._owns_signer = signer is None
         self._token_code = token_code
+        self._export = export
         self._clock = clock
         self._source = self._source_of(options, _chain) if options.source_profile is not None else None
         self._where = sts.resolve(options.where())
@@ -183,7 +187,12 @@ class SessionCredentials:
             if (shared := self._shared(self._clock())) is not None and self._clock() < shared.renew:
                 return shared
             try:
-                credentials = self._call()
+                with (
+                    nullcontext()
+                    if (profile := self.options.profile) is None
+                    else profile_under_way(profile, export=self._export)
+                ):
+                    credentials = self._call()
             except Error as exc:
                 return self._failed(exc, state, good)
             self._failures = 0
@@ -259,7 +268,11 @@ class SessionCredentials:
         if name in chain:
             raise ConfigError(f"{options.what}: source_profile: a circle: {' → '.join((*chain, name))}")
         return SessionCredentials(
-            load_profile(name), token_code=self._token_code, clock=self._clock, _chain=(*chain, name)
+            load_profile(name),
+            token_code=self._token_code,
+            export=self._export,
+            clock=self._clock,
+            _chain=(*chain, name),
         )
 
     def _state_of(self, credentials: sts.TemporaryCredentials) -> _State:

@@ -6,11 +6,9 @@ docstring is its ``--help``.
 
 from __future__ import annotations
 
-import re
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
@@ -35,7 +33,7 @@ COMMANDS = {
 }
 """Each command with its line in ``aws-hmac --help``; ``key import`` lives in ``aws_hmac/cli/key_import.py``."""
 
-_OPTION = re.compile(r"--[a-z][a-z0-9-]*(=|$)|-[A-Za-z]$")
+_OPTION = r"--[a-z][a-z0-9-]*(=|$)|-[A-Za-z]$"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +46,17 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0, 1 for an error (one line on standard error), 2 for wrong usage.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["credential-process"]:
+        from aws_hmac.cli.credential_process import from_cache
+
+        if (document := from_cache(words[1:])) is not None:
+            try:
+                sys.stdout.write(f"{document}\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                sys.stdout = None  # as in `run`
+                return 141
+            return 0
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     if name is None:
         return _usage(words)
@@ -61,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     # Words that nobody asked for are counted, not shown: one of them may be a pasted secret.
     args, unknown = parser.parse_known_args(words[name.count(" ") + 1 :])
     if unknown:
-        options = [w.partition("=")[0] for w in unknown if _OPTION.match(w)]
+        import re
+
+        options = [w.partition("=")[0] for w in unknown if re.match(_OPTION, w)]
         if len(options) < len(unknown):
             options.append(f"{len(unknown) - len(options)} more word(s), not shown as they may hold a secret")
         parser.error("unknown: " + ", ".join(options))
@@ -70,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def command(name: str) -> tuple[ArgumentParser, ModuleType]:
     """Returns the parser and the module of a command, as ``key import``."""
-    import argparse  # each import here costs every start
+    import argparse  # each import costs every start
+    from importlib import import_module
 
     module = import_module(_module(name))
     parser = argparse.ArgumentParser(
@@ -124,6 +136,8 @@ def _usage(words: list[str]) -> int:
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     if asked:
         return 0
+    import re
+
     unknown = next((w for w in words[1 if group else 0 :] if not w.startswith("-")), None)
     if unknown is not None and re.fullmatch("[a-z-]{1,24}", unknown):  # nothing that may be a pasted secret
         import difflib
