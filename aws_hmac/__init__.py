@@ -10,7 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from aws_hmac import errors, httpx, requests, sigv4, sts
+    from aws_hmac import botocore, errors, httpx, requests, sigv4, sts
     from aws_hmac.backend import (
         Diagnosable,
         Finding,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         KeyLister,
         PolicyPrinter,
     )
+    from aws_hmac.botocore import Session
     from aws_hmac.errors import (
         AmbiguousKeyError,
         AuthenticationError,

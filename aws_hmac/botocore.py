@@ -1,0 +1,221 @@
+"""boto3 and botocore with a key in a device.
+
+`Session` is a ``boto3.Session`` whose credentials come from the device; `install` gives them to a botocore session
+that you have. By default both hand out temporary credentials from STS, renewed as needed (``mode="session"``);
+with ``mode="direct"`` the device's key signs every request itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    import boto3
+    import botocore.session
+    from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
+    from botocore.exceptions import CredentialRetrievalError
+except ImportError as exc:
+    from aws_hmac.errors import BackendUnavailableError
+
+    raise BackendUnavailableError(
+        f"aws_hmac.botocore needs boto3 ({exc}); install it with: pip install 'aws-hmac[boto3]'", name=exc.name
+    ) from exc
+
+from aws_hmac.errors import ConfigError, Error, UnsupportedError
+from aws_hmac.profile import BLOCK, Options, load_profile
+from aws_hmac.sessions import SessionCredentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aws_hmac.signer import Signer
+
+METHOD = "aws-hmac"
+"""What botocore calls this source of credentials, in its log and as ``credentials.method``."""
+
+
+class Session(boto3.Session):
+    """A ``boto3.Session`` whose credentials come from a device's key.
+
+    Args:
+        signer: signs; goes before every other source of credentials, also before AWS_ACCESS_KEY_ID.
+        profile_name: a profile whose ``aws_hmac`` block says which key signs; AWS_PROFILE's or ``default`` if
+            neither this, a signer nor a key is given.
+        region_name: the default region of clients, and of STS.
+        botocore_session: a botocore session to build on.
+        token_code: returns an MFA code when one is needed; asked for on the terminal if None.
+        options: the keys of the block (``docs/profiles.md``), as ``role_arn``, ``mode`` or ``key`` with
+            ``access_key_id``; they go before those of the profile's block.
+
+    Raises:
+        ConfigError: an option is wrong or contradicts another, or the profile has no block.
+        KeyURIError: the key is no key URI.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer | None = None,
+        profile_name: str | None = None,
+        region_name: str | None = None,
+        botocore_session: botocore.session.Session | None = None,
+        token_code: Callable[[], str] | None = None,
+        **options: Any,
+    ) -> None:
+        session = botocore_session if botocore_session is not None else botocore.session.get_session()
+        if profile_name is not None:
+            session.set_config_variable("profile", profile_name)
+        if region_name is not None:
+            session.set_config_variable("region", region_name)
+        explicit = signer is not None or options.get("key") is not None
+        if explicit and profile_name is not None and BLOCK in session.get_scoped_config():
+            raise ConfigError(
+                f"Session: profile {profile_name!r} names a key of its own: give either that profile, or"
+                f" {'a signer' if signer is not None else 'a key'}"
+            )
+        install(session, signer=signer, token_code=token_code, **options)
+        super().__init__(botocore_session=session)
+
+
+def install(
+    session: botocore.session.Session,
+    *,
+    signer: Signer | None = None,
+    token_code: Callable[[], str] | None = None,
+    **options: Any,
+) -> None:
+    """Does what `Session` does to a botocore session that you have. Call it before the session makes a client.
+
+    With a signer or a key the device goes before every other source of credentials. With neither, the session's
+    profile says which key signs, and its block goes where a profile's ``role_arn`` would: the environment's
+    AWS_ACCESS_KEY_ID goes first unless the profile was named in the program, as botocore has it.
+
+    Args:
+        session: a botocore session (of a boto3 session: the one that you made it with).
+        signer: signs.
+        token_code: returns an MFA code when one is needed; asked for on the terminal if None.
+        options: as for `Session`.
+
+    Raises:
+        ConfigError: an option is wrong or contradicts another, the profile has no block, or the session has
+            credentials of another source already.
+        KeyURIError: the key is no key URI.
+    """
+    if not isinstance(session, botocore.session.Session):
+        raise ConfigError("install takes a botocore session; for boto3 use aws_hmac.Session")
+    explicit = signer is not None or options.get("key") is not None
+    parsed = _options(session, options, signer_given=signer is not None, explicit=explicit)
+    if parsed.mode == "direct":
+        raise UnsupportedError("mode = direct is not part of this version")
+    credentials = SessionBackedCredentials(SessionCredentials(parsed, signer=signer, token_code=token_code))
+    provide(session, credentials, first=explicit)
+
+
+def provide(session: botocore.session.Session, credentials: Credentials, *, first: bool) -> None:
+    """Makes credentials the ones that a botocore session uses.
+
+    Args:
+        session: the session.
+        credentials: what it shall use.
+        first: before every other source, else where a profile's ``role_arn`` would come.
+
+    Raises:
+        ConfigError: the session has credentials of another source already.
+    """
+    resolver = session.get_component("credential_provider")
+    resolver.remove(METHOD)
+    provider = _Provider(credentials)
+    resolver.insert_before(resolver.providers[0].METHOD if first else "assume-role", provider)
+    # Nothing but the environment is looked at before ours: this asks neither a device nor the network.
+    if resolver.load_credentials() is credentials and session.get_credentials() is not credentials:
+        method = getattr(session.get_credentials(), "method", None)
+        raise ConfigError(
+            f"this botocore session has credentials already ({method}): install before they are used or set"
+        )
+
+
+class SessionBackedCredentials(Credentials):
+    """botocore's view of `aws_hmac.sessions.SessionCredentials`, which decides when to renew."""
+
+    def __init__(self, source: SessionCredentials) -> None:
+        self._source = source
+        self.method = METHOD
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """Returns credentials that are good now.
+
+        Raises:
+            Error: as `SessionCredentials.get` does; also a botocore CredentialRetrievalError.
+        """
+        try:
+            now = self._source.get()
+        except Error as exc:
+            raise as_retrieval_error(exc) from exc
+        fields = (now.access_key_id, now.secret_access_key, now.session_token, now.account_id)
+        return ReadOnlyCredentials(*fields[: len(ReadOnlyCredentials._fields)])  # older ones have no account
+
+    @property
+    def access_key(self) -> str | None:  # type: ignore[override] # a plain attribute there, as in RefreshableCredentials
+        """The access key id that is good now; not secret."""
+        return self.get_frozen_credentials().access_key
+
+    @property
+    def secret_key(self) -> str | None:  # type: ignore[override] # a plain attribute there, as in RefreshableCredentials
+        """The session's secret; take `get_frozen_credentials` for all parts of one session."""
+        return self.get_frozen_credentials().secret_key
+
+    @property
+    def token(self) -> str | None:  # type: ignore[override] # a plain attribute there, as in RefreshableCredentials
+        """The session token."""
+        return self.get_frozen_credentials().token
+
+    @property
+    def account_id(self) -> str | None:
+        """Whose session it is, where STS said so."""
+        return getattr(self.get_frozen_credentials(), "account_id", None)
+
+    def __repr__(self) -> str:
+        return f"<SessionBackedCredentials of {self._source.options.what}>"
+
+
+def as_retrieval_error(exc: Error) -> Error:
+    """Returns the same error as one that is also botocore's CredentialRetrievalError, which SDK code catches."""
+    if isinstance(exc, CredentialRetrievalError):
+        return exc
+    kind = type(exc)
+    both = _BOTH.get(kind)
+    if both is None:
+        both = _BOTH[kind] = type(kind.__name__, (kind, CredentialRetrievalError), {"__module__": kind.__module__})
+    made: Error = both.__new__(both, *exc.args)
+    made.args = exc.args
+    made.__dict__.update(exc.__dict__, kwargs={"provider": METHOD, "error_msg": str(exc)})
+    return made
+
+
+_BOTH: dict[type[Error], type[Error]] = {}
+
+
+class _Provider(CredentialProvider):
+    METHOD = METHOD
+    CANONICAL_NAME = "custom-aws-hmac"
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> Credentials:
+        return self._credentials
+
+
+def _options(
+    session: botocore.session.Session, given: dict[str, Any], *, signer_given: bool, explicit: bool
+) -> Options:
+    values = {name: value for name, value in given.items() if value is not None}
+    if not explicit:
+        options = load_profile(session.profile or "default", **values)
+        if options.region is None:
+            options.region = session.get_config_variable("region")
+        return options
+    for name in ("region", "use_fips_endpoint", "use_dualstack_endpoint", "ca_bundle"):
+        values.setdefault(name, session.get_config_variable(name))
+    return Options(values, what="Session", signer_given=signer_given)
