@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from aws_hmac.errors import ConfigError, KeyMismatchError
+from aws_hmac.errors import ConfigError, Error, KeyMismatchError, KeyNotFoundError, KeyPolicyError, UnsupportedError
 
 if TYPE_CHECKING:
     import argparse
@@ -35,21 +35,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks the key; the exit status is 1 if a finding is bad."""
-    from aws_hmac.backend import KeyInspector
+    from aws_hmac.backend import KeyInspector, fingerprint
     from aws_hmac.registry import open_backend
 
     uri, access_key_id, where = _key(args)
     with open_backend(uri) as backend:
-        fingerprint, seconds = _compute(backend)
-        if args.expect_fingerprint is not None and args.expect_fingerprint.strip().lower() != fingerprint:
-            raise KeyMismatchError(f"{backend.name}: its fingerprint is {fingerprint}, not the one expected")
+        try:
+            value = fingerprint(backend).hex()  # the first call may open, log in and search
+        except (KeyPolicyError, KeyMismatchError, KeyNotFoundError, UnsupportedError) as exc:
+            return _unusable(str(uri), backend, exc, as_json=args.json)
+        seconds = _time_again(backend, value)
+        if args.expect_fingerprint is not None and args.expect_fingerprint.strip().lower() != value:
+            raise KeyMismatchError(f"{backend.name}: its fingerprint is {value}, not the one expected")
         findings = backend.inspect() if isinstance(backend, KeyInspector) else []
         identity = _identity(backend, access_key_id, where) if args.sts and access_key_id else None
         name = backend.name
     if args.json:
-        _print_json(str(uri), fingerprint, seconds, findings, identity)
+        _print_json(str(uri), value, seconds, findings, identity)
     else:
-        _print(name, fingerprint, seconds, findings, identity)
+        _print(name, value, seconds, findings, identity)
     return 1 if any(finding.level == "bad" for finding in findings) else 0
 
 
@@ -74,16 +78,15 @@ def _key(args: argparse.Namespace) -> tuple[str, str | None, Where]:
     return uri, access_key_id, where
 
 
-def _compute(backend: HmacBackend) -> tuple[str, float]:
+def _time_again(backend: HmacBackend, value: str) -> float:
     from aws_hmac.backend import fingerprint
 
-    value = fingerprint(backend).hex()  # the first call may open, log in and search
     start = time.perf_counter()
     again = fingerprint(backend).hex()
     seconds = time.perf_counter() - start
     if again != value:
         raise KeyMismatchError(f"{backend.name}: two answers differ for one message: this device cannot be used")
-    return value, seconds
+    return seconds
 
 
 def _identity(backend: HmacBackend, access_key_id: str, where: Where) -> dict[str, str]:
@@ -91,6 +94,25 @@ def _identity(backend: HmacBackend, access_key_id: str, where: Where) -> dict[st
     from aws_hmac.sts import get_caller_identity
 
     return get_caller_identity(Signer(access_key_id, backend), **where)._asdict()
+
+
+def _unusable(uri: str, backend: HmacBackend, exc: Error, *, as_json: bool) -> int:
+    """Tells what a device says of a key that it does not compute with: disabled, wrapped by another key, …"""
+    from aws_hmac.backend import Finding, KeyInspector
+    from aws_hmac.cli.output import findings_json, print_findings, print_json
+
+    if not isinstance(backend, KeyInspector):
+        raise exc
+    try:
+        findings = backend.inspect()
+    except Error:
+        raise exc from None  # that one says no more
+    findings = [Finding("bad", "computes", f"no: {exc}"), *findings]
+    if as_json:
+        print_json({"uri": uri, "fingerprint": None, "milliseconds": None, "findings": findings_json(findings)})
+    else:
+        print_findings(findings)
+    return 1
 
 
 def _print(

@@ -120,7 +120,7 @@ class Kms:
         # Remembered: the first call may come when the profile's credentials have long been made.
         self._under_way = profiles_under_way()
         if profile is not None or not os.environ.get("AWS_ACCESS_KEY_ID"):
-            self._refuse_loop(profile or os.environ.get("AWS_PROFILE") or "default", ())
+            self._refuse_loop(profile or _environment_profile(), ())
 
     @classmethod
     def of(cls, uri: KeyURI, key: str) -> Kms:
@@ -230,7 +230,7 @@ class Kms:
             ) from exc
         session = Session(profile=self._profile)
         profiles = session.full_config.get("profiles", {})
-        profile = self._profile or session.profile
+        profile: str | None = self._profile or _environment_profile()
         seen: tuple[str, ...] = ()
         while profile is not None and profile not in seen:
             if self._profile is not None or not os.environ.get("AWS_ACCESS_KEY_ID"):
@@ -351,6 +351,10 @@ class Kms:
                 f"{self.name}: the key {key} has no key material: deleted, expired or never imported"
             )
         return KeyPolicyError(f"{self.name}: the key {key} is in state {state}, which forbids {action}: {told}")
+
+
+def _environment_profile() -> str:
+    return os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or "default"
 
 
 _BAD_CREDENTIALS = frozenset({
