@@ -495,7 +495,8 @@ def kind_of(public: TPMT_PUBLIC) -> str:
             return "sealed data"
         scheme = public.parameters.keyedHashDetail.scheme
         if int(scheme.scheme) == TPM2_ALG.HMAC:
-            return f"an HMAC key for {TPM2_ALG.to_string(int(scheme.details.hmac.hashAlg)).rpartition('.')[2].upper()}"
+            hashing = int(scheme.details.hmac.hashAlg)
+            return f"an HMAC key for {_policy.BANK_NAMES.get(hashing, f'algorithm 0x{hashing:x}').upper()}"
         return "a keyed-hash key that is none for HMAC"
     return "an object of an unknown kind"
 

@@ -12,7 +12,7 @@ from tpm2_pytss import TPM2_CC, TPM2_PT, TPMA_OBJECT
 from aws_hmac.backend import Finding
 from aws_hmac.errors import Error
 
-from . import _options, _policy, _tcti, pcr_record
+from . import _errors, _options, _policy, _tcti, pcr_record
 from ._device import Device, Object, Work
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _leaves(key: Object, policy: tuple[Command, ...]) -> Finding:
     if branches:
         return Finding(
             "bad",
-            "policy",
-            "the policy has branches (TPM2_PolicyOR), and one may let the key out (TPM2_PolicyDuplicationSelect)",
+            "fixedTPM",
+            "not set, and a branch of the policy (TPM2_PolicyOR) may let the key out (TPM2_PolicyDuplicationSelect)",
             "import the key anew with aws-hmac key import",
         )
     known = policy and _policy.digest_of(policy) == bytes(key.public.authPolicy)
@@ -103,11 +103,12 @@ def _use(options: Options, key: Object, policy: tuple[Command, ...]) -> list[Fin
                 "import it with auth-source=… or pcrs=…",
             )
         )
-    if key.has(TPMA_OBJECT.NODA):
-        level, mend = ("warning", "use a random password of 16 bytes or more") if password else ("info", "")
+    if key.has(TPMA_OBJECT.NODA) and password:
         findings.append(
-            Finding("warning" if level == "warning" else "info", "noDA", "wrong passwords are not counted", mend)
+            Finding("warning", "noDA", "wrong passwords are not counted", "use a random password of 16 bytes or more")
         )
+    elif key.has(TPMA_OBJECT.NODA):
+        findings.append(Finding("info", "noDA", "wrong passwords are not counted, and a locked TPM still uses the key"))
     else:
         findings.append(Finding("info", "noDA", "not set: wrong passwords are counted, and too many lock the TPM"))
     return findings
@@ -185,7 +186,8 @@ def _speed(esys: ESAPI, mac: Callable[[ESAPI, bytes], bytes]) -> Finding:
     try:
         for _ in range(5):
             start = time.perf_counter()
-            mac(esys, b"aws-hmac speed")
+            with _errors.map_exceptions("one HMAC"):
+                mac(esys, b"aws-hmac speed")
             times.append(time.perf_counter() - start)
     except Error as exc:
         return Finding("bad", "use", str(exc))

@@ -96,9 +96,11 @@ class KeyFile:
 
     def to_pem(self) -> bytes:
         """Returns the PEM text with its notes before it."""
-        fields: dict[str, Any] = {"type": IMPORTABLE if self.secret is not None else LOADABLE}
-        if self.empty_auth:
-            fields["empty_auth"] = True  # absence is false, as the draft recommends
+        # The draft recommends to leave a false empty_auth out; tpm2-pytss cannot read the file then.
+        fields: dict[str, Any] = {
+            "type": IMPORTABLE if self.secret is not None else LOADABLE,
+            "empty_auth": self.empty_auth,
+        }
         if self.policy:
             fields["policy"] = [{"code": c.code, "body": c.body} for c in self.policy]
         if self.secret is not None:
@@ -161,12 +163,13 @@ def read(path: Path, what: str) -> KeyFile:
         AuthenticationError: others could exchange it.
         DeviceError: it cannot be read.
     """
-    return parse(_bytes(path, what), what)
+    return parse(_bytes(path, what, guard=True), what)
 
 
 def read_pair(public: Path, private: Path, parent: int, what: str) -> KeyFile:
     """Reads the pair of files that ``tpm2_create -u … -r …`` and ``tpm2_import`` write; raises as `read`."""
-    public_bytes, private_bytes = _bytes(public, what), _bytes(private, what)
+    # tpm2-tools make them writable by the group; they hold no name to check, so there is nothing to guard.
+    public_bytes, private_bytes = _bytes(public, what, guard=False), _bytes(private, what, guard=False)
     try:
         area, used = TPM2B_PUBLIC.unmarshal(public_bytes)
         blob, used_private = TPM2B_PRIVATE.unmarshal(private_bytes)
@@ -214,10 +217,11 @@ def _notes(text: bytes) -> dict[str, str]:
     return found
 
 
-def _bytes(path: Path, what: str) -> bytes:
+def _bytes(path: Path, what: str, *, guard: bool) -> bytes:
     try:
         with path.open("rb") as file:
-            check_file(path, os.fstat(file.fileno()), what, readable="allow")
+            if guard:
+                check_file(path, os.fstat(file.fileno()), what, readable="allow")
             data = file.read(MAX_SIZE + 1)
     except FileNotFoundError as exc:
         raise KeyNotFoundError(f"{what}: there is no file {path}") from exc

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 DIGEST_SIZE = 32
 """Bytes of a policy digest of our keys, whose name algorithm is SHA-256."""
 
-_BANKS = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+_BANKS = {
+    "sha1": int(TPM2_ALG.SHA1),
+    "sha256": int(TPM2_ALG.SHA256),
+    "sha384": int(TPM2_ALG.SHA384),
+    "sha512": int(TPM2_ALG.SHA512),
+}
+BANK_NAMES = {number: name for name, number in _BANKS.items()}
 _RECORD_MIN = 8
 
 
@@ -67,8 +73,12 @@ class Pcrs(NamedTuple):
         banks = []
         for entry in selection:
             mask = int.from_bytes(bytes(entry.pcrSelect[0 : entry.sizeofSelect]), "little")
-            name = TPM2_ALG.to_string(int(entry.hash)).lower().rpartition(".")[2]
-            banks.append((name, tuple(n for n in range(24) if mask >> n & 1)))
+            number = int(entry.hash)
+            if number not in BANK_NAMES:
+                raise UnsupportedError(
+                    f"the key's policy names a PCR bank (algorithm 0x{number:x}) that is unknown here"
+                )
+            banks.append((BANK_NAMES[number], tuple(n for n in range(24) if mask >> n & 1)))
         return cls(tuple(banks))
 
     def __str__(self) -> str:
