@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 XDIST ?= -n 2
 
-.PHONY: demo test lint format bench sweep matrix clean
+.PHONY: demo test lint format bench sweep wheel matrix clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
@@ -36,6 +36,15 @@ bench: $(VENV)/.done
 # Every operation of every service, stock botocore against direct signing: about two minutes.
 sweep: $(VENV)/.done
 	$(BIN)/python -m tests.sweep
+
+# What would be published: built, installed alone into a clean environment, and used there.
+wheel: $(VENV)/.done
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(BIN)/python -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && wheel/bin/python -m pip check && TRY=secret wheel/bin/aws-hmac key check memory:env=TRY && \
+	  wheel/bin/python -c "import aws_hmac; print(aws_hmac.__version__, *aws_hmac.schemes())"
 
 # The tests on every Python from 3.10 on that this machine has, each in a virtual environment of its own.
 matrix:
