@@ -43,7 +43,8 @@ wheel: $(VENV)/.done
 	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
 	$(BIN)/python -m venv build/wheel
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
-	cd build && wheel/bin/python -m pip check && TRY=secret wheel/bin/aws-hmac key check memory:env=TRY && \
+	cd build && wheel/bin/python -m pip check && TRY=secret wheel/bin/aws-hmac presign \
+	    --key memory:env=TRY --access-key-id AKIAIOSFODNN7EXAMPLE https://bucket.s3.eu-west-1.amazonaws.com/key && \
 	  wheel/bin/python -c "import aws_hmac; print(aws_hmac.__version__, *aws_hmac.schemes())"
 
 # The tests on every Python from 3.10 on that this machine has, each in a virtual environment of its own.
