@@ -22,11 +22,13 @@ from botocore.exceptions import NoCredentialsError
 from aws_hmac._clock import HostClocks
 from aws_hmac.errors import ConfigError, SigningError, UnsupportedError
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
+from aws_hmac.sigv4.canonical import clean_values, header_plan, host_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from aws_hmac.signer import Signer
+    from aws_hmac.sigv4.canonical import HeaderPlan
     from aws_hmac.sigv4.signature import SigningKey
 
 METHOD = "aws-hmac-direct"
@@ -154,9 +156,10 @@ class _DirectClient:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         signer = kwargs["request_signer"] = _direct_signer(kwargs["request_signer"])
         super().__init__(*args, **kwargs)
-        options = kwargs["service_model"].metadata.get("auth") or ()
         events = self.meta.events  # type: ignore[attr-defined] # of botocore's BaseClient
-        events.register_first("choose-signer", _V4Chooser(signer, options).choose)
+        if "v4a" in _auth_module(type(signer)).AUTH_TYPE_MAPS:
+            options = kwargs["service_model"].metadata.get("auth") or ()
+            events.register_first("choose-signer", _V4Chooser(signer, options).choose)
         events.register_first("needs-retry", needs_retry)
 
 
@@ -240,6 +243,55 @@ class _DeviceSignature:
         return signing_key(self.credentials, scope).sign(string_to_sign.encode())
 
 
+class _PlainHeaders(NamedTuple):
+    """The headers to sign, where none needs any folding."""
+
+    plan: HeaderPlan
+    values: Sequence[str]
+
+
+class _AnsweredSignature(_DeviceSignature):
+    """The same for requests that are sent: the headers of the usual request go through our own, faster stage."""
+
+    plain: _PlainHeaders | None = None
+    """Those of the canonical request; botocore asks for them once more for the Authorization header."""
+
+    def canonical_request(self, request: Any) -> str:
+        self.plain = None
+        return super().canonical_request(request)
+
+    def headers_to_sign(self, request: Any) -> Any:
+        if self.plain is not None:
+            return self.plain
+        names: list[str] = request.headers.keys()
+        values: list[str] = request.headers.values()
+        if "host" not in request.headers:
+            names.append("host")
+            scheme, _, rest = request.url.partition("://")
+            values.append(host_header(scheme, rest.partition("/")[0].partition("?")[0]))
+        try:
+            # Only where both agree to the byte what a blank is.
+            if clean_values(names, values) is values and "".join(values).isascii():
+                self.plain = _PlainHeaders(header_plan(tuple(names)), values)
+                return self.plain
+        except SigningError:
+            pass  # let botocore say what is wrong
+        return super().headers_to_sign(request)  # type: ignore[misc] # SigV4Auth's
+
+    def canonical_headers(self, headers_to_sign: Any) -> str:
+        if isinstance(headers_to_sign, _PlainHeaders):
+            plan, values = headers_to_sign
+            return (plan.template % plan.pick(values))[:-1]
+        canonical: str = super().canonical_headers(headers_to_sign)  # type: ignore[misc] # SigV4Auth's
+        return canonical
+
+    def signed_headers(self, headers_to_sign: Any) -> str:
+        if isinstance(headers_to_sign, _PlainHeaders):
+            return headers_to_sign.plan.signed_headers
+        signed: str = super().signed_headers(headers_to_sign)  # type: ignore[misc] # SigV4Auth's
+        return signed
+
+
 class _UnansweredSignature(_DeviceSignature):
     """The same for presigned URLs and POSTs, whose answers nobody sees here."""
 
@@ -270,7 +322,7 @@ def _auth_class(signer_class: type, version: str) -> Callable[..., Any] | None:
     if name is None:
         return None
     base = getattr(_auth_module(signer_class), name)
-    mixin = _UnansweredSignature if version.endswith(("-query", "-post")) else _DeviceSignature
+    mixin = _UnansweredSignature if version.endswith(("-query", "-post")) else _AnsweredSignature
     return type(f"Direct{name}", (mixin, base), {})
 
 
