@@ -20,7 +20,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
 from aws_hmac._clock import HostClocks
-from aws_hmac.errors import ConfigError, SigningError, UnsupportedError
+from aws_hmac.answers import SIGNATURE_ERRORS
+from aws_hmac.botocore import as_retrieval_error
+from aws_hmac.errors import Error, SigningError, UnsupportedError
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
 from aws_hmac.sigv4.canonical import clean_values, header_plan, host_header
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from aws_hmac.signer import Signer
     from aws_hmac.sigv4.canonical import HeaderPlan
     from aws_hmac.sigv4.signature import SigningKey
-
-METHOD = "aws-hmac-direct"
-"""How these credentials name themselves, as others name themselves ``env`` or ``iam-role``."""
 
 _CLASSES = {
     "v4": "SigV4Auth",
@@ -47,14 +46,8 @@ _CLASSES = {
 }
 """botocore's name of a signature version to its pure-Python class."""
 
-_REFUSALS = frozenset(
-    {
-        # These may also mean that the time is wrong:
-        *("SignatureDoesNotMatch", "InvalidSignatureException", "InvalidSignature", "AuthFailure"),
-        *("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"),
-    }
-)
-"""What servers answer to a signature that is wrong, or of another time."""
+_REFUSALS = SIGNATURE_ERRORS | {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
+"""What servers answer to a signature that is wrong, or of another time; the former may mean the latter."""
 
 _SIGNED = "aws_hmac_signed"  # our places in a request's context
 _RESENT = "aws_hmac_resent"
@@ -88,7 +81,7 @@ class DirectCredentials(Credentials):
         clocks: the hosts whose clock differs from ours.
     """
 
-    method = METHOD
+    method = "aws-hmac"
     account_id = None
 
     def __init__(self, signer: Signer) -> None:
@@ -131,26 +124,23 @@ class DirectCredentials(Credentials):
         return f"<{type(self).__name__} {self.access_key} by {self.signer.keys.backend.name}>"
 
 
-class DirectProvider:
-    """A credential provider, first in botocore's chain, that answers `DirectCredentials`."""
+def add_to_clients(session: Any, mixin: type | None = None) -> None:
+    """Has the clients that a botocore session makes from now on sign by the device, where `DirectCredentials` sign.
 
-    METHOD = METHOD
-    CANONICAL_NAME = "custom-aws-hmac-direct"
+    Args:
+        session: botocore's, or one derived from it.
+        mixin: what goes in front of a client's base classes.
+    """
+    mixin = mixin or DirectClient
 
-    def __init__(self, credentials: DirectCredentials) -> None:
-        self._credentials = credentials
+    def add(base_classes: list[type], **_: object) -> None:
+        if mixin not in base_classes:
+            base_classes.insert(0, mixin)
 
-    def load(self) -> DirectCredentials:
-        """Returns the credentials."""
-        return self._credentials
-
-
-def add_client_mixin(base_classes: list[type], **_: object) -> None:
-    """Handles ``creating-client-class``."""
-    base_classes.insert(0, _DirectClient)
+    session.register("creating-client-class", add, unique_id="aws-hmac-direct")
 
 
-class _DirectClient:
+class DirectClient:
     """Goes in front of a client's base classes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -307,13 +297,16 @@ def signing_key(credentials: DirectCredentials, scope: str) -> SigningKey:
 
     Raises:
         SigningError: region or service hold a slash.
-        Error: whatever the device answers.
+        Error: whatever the device answers; also a botocore CredentialRetrievalError.
     """
     try:
         date, region, service, _ = scope.split("/")
     except ValueError:
         raise SigningError(f"credential scope {scope!r}: region or service hold a slash") from None
-    return credentials.signer.keys.signing_key(date, region, service)
+    try:
+        return credentials.signer.keys.signing_key(date, region, service)
+    except Error as exc:
+        raise as_retrieval_error(exc) from exc
 
 
 @lru_cache(maxsize=64)
@@ -442,25 +435,3 @@ def resend(request_dict: dict[str, Any], *, corrected: bool) -> int | None:
             return None
     request_dict["context"][_RESENT] = True
     return 0
-
-
-def install(session: Any, signer: Signer) -> None:
-    """Signs what the clients of a botocore session send, from now on.
-
-    Args:
-        session: a botocore Session whose credentials have not been used yet.
-        signer: signs; goes before all other credentials, but those given to one client.
-
-    Raises:
-        ConfigError: the session already has credentials.
-    """
-    provider = DirectProvider(DirectCredentials(signer))
-    session.get_component("credential_provider").providers.insert(0, provider)
-    session.register("creating-client-class", add_client_mixin, unique_id=METHOD)
-    found = session.get_credentials()
-    if not isinstance(found, DirectCredentials) or found.signer is not signer:
-        method = getattr(found, "method", None)
-        raise ConfigError(
-            f"this botocore session already has credentials ({method}); install the signer on a new session, before"
-            " anything else uses it"
-        )

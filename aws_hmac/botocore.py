@@ -21,7 +21,7 @@ except ImportError as exc:
         f"aws_hmac.botocore needs boto3 ({exc}); install it with: pip install 'aws-hmac[boto3]'", name=exc.name
     ) from exc
 
-from aws_hmac.errors import ConfigError, Error, UnsupportedError
+from aws_hmac.errors import ConfigError, Error
 from aws_hmac.profile import BLOCK, Options, load_profile
 from aws_hmac.sessions import SessionCredentials
 
@@ -106,7 +106,11 @@ def install(
     explicit = signer is not None or options.get("key") is not None
     parsed = _options(session, options, signer_given=signer is not None, explicit=explicit)
     if parsed.mode == "direct":
-        raise UnsupportedError("mode = direct is not part of this version")
+        from aws_hmac._direct import DirectCredentials, add_to_clients
+
+        provide(session, DirectCredentials(signer or parsed.open_signer()), first=explicit)
+        add_to_clients(session)
+        return
     credentials = SessionBackedCredentials(SessionCredentials(parsed, signer=signer, token_code=token_code))
     provide(session, credentials, first=explicit)
 

@@ -69,9 +69,10 @@ def main() -> None:
 def _clients(service: str) -> tuple[Any, Any, list[bytes]]:
     import botocore.session
     from botocore.awsrequest import AWSResponse
+    from botocore.compat import HTTPHeaders
 
     from aws_hmac import HmacBackend, Signer
-    from aws_hmac._direct import install
+    from aws_hmac.botocore import install
 
     asked: list[bytes] = []
 
@@ -85,13 +86,13 @@ def _clients(service: str) -> tuple[Any, Any, list[bytes]]:
             return iter([b"{}"])
 
     def answer(request: Any, **_: object) -> Any:
-        return AWSResponse(request.url, 200, {}, Raw())
+        return AWSResponse(request.url, 200, HTTPHeaders(), Raw())
 
     clients = []
     for direct in (False, True):
         session = botocore.session.Session()
         if direct:
-            install(session, Signer("AKIAIOSFODNN7EXAMPLE", Key()))
+            install(session, signer=Signer("AKIAIOSFODNN7EXAMPLE", Key()), mode="direct")
         else:
             session.set_credentials("AKIAIOSFODNN7EXAMPLE", SECRET)
         client = session.create_client(service, "eu-west-1")

@@ -6,10 +6,9 @@ import hmac
 from typing import Any
 
 import boto3
-import botocore.session
 
+import aws_hmac
 from aws_hmac import Signer
-from aws_hmac._direct import install
 from aws_hmac.backend import HmacBackend
 
 
@@ -29,9 +28,7 @@ class CountingBackend(HmacBackend):
 
 def direct_session(signer: Signer, region: str = "us-east-1") -> boto3.Session:
     """Returns a session whose clients are signed by ``signer``."""
-    session = botocore.session.Session()
-    install(session, signer)
-    return boto3.Session(botocore_session=session, region_name=region)
+    return aws_hmac.Session(signer=signer, mode="direct", region_name=region)
 
 
 def memory_signer(access_key_id: str, secret: str, **options: Any) -> Signer:

@@ -22,7 +22,7 @@ import time_machine
 from botocore.config import Config
 
 from aws_hmac import Signer
-from aws_hmac._direct import METHOD, install
+from aws_hmac.botocore import METHOD, install
 from aws_hmac.errors import SecurityWarning
 from aws_hmac_backends.memory import MemoryBackend
 from tests.sweep.parameters import parameters
@@ -133,7 +133,7 @@ def unexpected(results: list[Result]) -> list[Result]:
 def _client(service: str, config: Config, *, direct: bool) -> Any:
     session = botocore.session.Session()
     if direct:
-        install(session, Signer(ACCESS_KEY_ID, MemoryBackend(b"AWS4" + SECRET.encode())))
+        install(session, signer=Signer(ACCESS_KEY_ID, MemoryBackend(b"AWS4" + SECRET.encode())), mode="direct")
     else:
         session.set_credentials(ACCESS_KEY_ID, SECRET)
         credentials = session.get_credentials()
