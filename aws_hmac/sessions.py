@@ -248,7 +248,7 @@ class SessionCredentials:
 
     def _open(self) -> Signer:
         if self._source is not None:
-            return _session_signer(self._source.get())
+            return session_signer(self._source.get())
         if self._signer is None:
             self._signer = self.options.open_signer()
         return self._signer
@@ -416,7 +416,8 @@ class _SessionKey(HmacBackend):
         self._key = None
 
 
-def _session_signer(credentials: sts.TemporaryCredentials) -> Signer:
+def session_signer(credentials: sts.TemporaryCredentials) -> Signer:
+    """Returns a signer for temporary credentials, whose secret is in this process."""
     from aws_hmac.signer import Signer
 
     return Signer(credentials.access_key_id, _SessionKey(credentials), session_token=credentials.session_token)

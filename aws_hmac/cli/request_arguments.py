@@ -111,9 +111,22 @@ def open_signer(args: argparse.Namespace) -> Iterator[Signer]:
             raise ConfigError("--key needs --access-key-id: whose key it is")
         signer = Signer(args.access_key_id, open_backend(args.key))
     else:
-        signer = _options(args).open_signer()
+        signer = _signer_of(_options(args))
     with signer.keys.backend:
         yield signer
+
+
+def _signer_of(options: Options) -> Signer:
+    """The device's key itself; for a profile with a role, the role's temporary credentials."""
+    if options.mode == "direct" or (options.role_arn is None and options.source_profile is None):
+        return options.open_signer()
+    from aws_hmac.sessions import SessionCredentials, session_signer
+
+    session = SessionCredentials(options)
+    try:
+        return session_signer(session.get())
+    finally:
+        session.close()
 
 
 def _options(args: argparse.Namespace) -> Options:

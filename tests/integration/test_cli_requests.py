@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from tests.verifier import ACCESS_KEY_ID, Verifier
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.conftest import MotoServer
 
 KEY = ["--key", "memory:env=TEST_SECRET", "--access-key-id", ACCESS_KEY_ID]
 SCOPE = ["--service", "execute-api", "--region", "eu-west-1"]
@@ -208,3 +211,25 @@ def test_wrong_use(arguments: list[str], said: str, capfd: pytest.CaptureFixture
     err = capfd.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_curl_by_a_profile_with_a_role_is_signed_by_the_role(
+    moto_server: MotoServer, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = moto_server.create_user(["sts:*"])
+    monkeypatch.setenv("TEST_SECRET", user.secret_access_key)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    block = (
+        f"key = memory:env=TEST_SECRET\n  access_key_id = {user.access_key_id}\n  endpoint_url = {moto_server.url}\n"
+    )
+    role = f"  role_arn = {moto_server.create_role()}\n  role_session_name = me\n"
+    (tmp_path / "config").write_text(
+        f"[profile user]\nregion = us-east-1\naws_hmac =\n  {block}"
+        f"[profile role]\nregion = us-east-1\naws_hmac =\n  {block}{role}"
+    )
+    url = f"{moto_server.url}/?Action=GetCallerIdentity&Version=2011-06-15"
+    # moto takes the query for the body's hash, unless a header says what that is.
+    content = f"x-amz-content-sha256: {hashlib.sha256(b'').hexdigest()}"
+    for profile, arn in (("user", f":user/{user.user_name}<"), ("role", "/me<")):
+        assert main(["curl", "--profile", profile, "--service", "sts", "-f", "-H", content, url]) == 0
+        assert arn in capfd.readouterr().out
