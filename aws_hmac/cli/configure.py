@@ -49,7 +49,7 @@ HELP = {
 }
 """The options of the block with metavar and help; `region` goes into the profile itself, where SDKs read it too."""
 
-_FIRST = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file")
+FIRST = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file")
 """Options of a profile that SDKs follow before `credential_process`."""
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f\"'\\\[\]$`%!]+")
@@ -144,7 +144,7 @@ def _warn_of_what_comes_first(profile: str, existing: Mapping[str, str], path: P
                 SecurityWarning,
                 stacklevel=2,
             )
-    first = [name for name in _FIRST if name in existing]
+    first = [name for name in FIRST if name in existing]
     if first:
         warnings.warn(
             f"{path}: profile {profile!r} has {first[0]}, which SDKs follow before credential_process; move it"
