@@ -256,7 +256,8 @@ def _read(path: str) -> dict[str, dict[str, str]]:
     except UnicodeDecodeError as exc:
         with open(path, "rb") as binary:  # noqa: PTH123
             line = binary.read()[: exc.start].count(b"\n") + 1
-        raise ConfigError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from exc
+        # "from None": the exception holds the whole file, in which there may be secrets.
+        raise ConfigError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from None
     except configparser.Error as exc:
         # Its text may quote the line, which may hold another profile's secret.
         line_number = getattr(exc, "lineno", None) or next((n for n, _ in getattr(exc, "errors", [])), None)

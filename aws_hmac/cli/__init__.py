@@ -127,10 +127,13 @@ def _usage(words: list[str]) -> int:
 
         print(f"aws-hmac {__version__}")
         return 0
-    width = max(map(len, COMMANDS))
-    group = [n for n in COMMANDS if words and n.startswith(f"{words[0]} ")]
+    from importlib.util import find_spec
+
+    there = [name for name in COMMANDS if find_spec(_module(name)) is not None]
+    width = max(map(len, there))
+    group = [n for n in there if words and n.startswith(f"{words[0]} ")]
     lines = ["usage: aws-hmac COMMAND [option …]", ""]
-    lines += [f"  {n:{width}}  {COMMANDS[n]}" for n in group or COMMANDS]
+    lines += [f"  {n:{width}}  {COMMANDS[n]}" for n in group or there]
     lines += ["", "aws-hmac COMMAND --help tells more; aws-hmac --version prints the version."]
     asked = words[-1:] in (["--help"], ["-h"], ["help"])
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
@@ -143,7 +146,7 @@ def _usage(words: list[str]) -> int:
         import difflib
 
         given = f"{words[0]} {unknown}" if group else unknown
-        near = difflib.get_close_matches(given, COMMANDS, n=1)
+        near = difflib.get_close_matches(given, there, n=1)
         print(
             f"aws-hmac: there is no command {given!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
             file=sys.stderr,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aws_hmac import __version__
-from aws_hmac.cli import COMMANDS, main
+from aws_hmac.cli import main
 
 COMMAND = str(Path(sys.executable).parent / "aws-hmac")
 
@@ -16,7 +16,7 @@ COMMAND = str(Path(sys.executable).parent / "aws-hmac")
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out, err = capsys.readouterr()
-    assert all(name in out for name in COMMANDS)
+    assert all(name in out for name in ("key import", "configure", "doctor", "demo"))
     assert err == ""
     assert main([]) == 2
     assert capsys.readouterr().err == out
