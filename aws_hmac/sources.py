@@ -38,7 +38,7 @@ def read_source(source: str, what: str) -> bytes:
     if source == "prompt":
         secret = _from_prompt(what)
     elif kind == "file" and rest:
-        secret = _from_file(rest.removeprefix("//") if rest.startswith("///") else rest, what)
+        secret = _from_file(_path_of(rest, what), what)
     elif kind == "env" and rest:
         secret = _from_environment(rest, what)
     elif kind == "cmd" and rest.strip():
@@ -88,6 +88,16 @@ def _shown(source: str) -> str:
     return f"cmd:{rest.split()[0]}" if kind == "cmd" else source
 
 
+def _path_of(rest: str, what: str) -> str:
+    """The path of a ``file:`` URI: ``/path``, ``///path`` or ``//localhost/path`` (RFC 8089, section 2)."""
+    if not rest.startswith("//"):
+        return rest
+    host, slash, path = rest[2:].partition("/")
+    if host not in ("", "localhost"):
+        raise KeyURIError(f"{what}: file: names a file on this machine, not on {host!r}; write file:/path")
+    return slash + path
+
+
 def _from_file(name: str, what: str) -> bytes:
     path = Path(name)
     if not path.is_absolute():
@@ -101,6 +111,7 @@ def _from_file(name: str, what: str) -> bytes:
             raise
         raise AuthenticationError(f"{what}: {path} cannot be read: {exc.strerror}") from exc
     if len(secret) > MAX_SIZE:
+        del secret  # tracebacks show what frames hold
         raise AuthenticationError(f"{what}: {path} is larger than {MAX_SIZE} bytes")
     return secret
 
@@ -120,19 +131,28 @@ def _from_command(command: str, what: str) -> bytes:
         words = shlex.split(command)
     except ValueError as exc:
         raise KeyURIError(f"{what}: cmd: {exc}") from exc
-    program = words[0] if words else ""
+    if not words:
+        raise KeyURIError(f"{what}: cmd: names no program")
+    output, fault = b"", ""
     try:
         done = subprocess.run(  # noqa: S603 - no shell; the program is what the key's owner wrote
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT, check=False
         )
+        output, status = done.stdout, done.returncode
+        del done
+        if status:
+            fault = f"ended with status {status}"
+        elif len(output) > MAX_SIZE:
+            fault = f"printed more than {MAX_SIZE} bytes"
     except subprocess.TimeoutExpired:
-        # "from None": the exception would hold what the program has printed so far.
-        raise AuthenticationError(f"{what}: {program} did not answer within {COMMAND_TIMEOUT} s") from None
+        fault = f"did not answer within {COMMAND_TIMEOUT} s"
     except OSError as exc:
-        raise AuthenticationError(f"{what}: {program!r} cannot be run: {exc.strerror}") from exc
-    if done.returncode:
-        raise AuthenticationError(f"{what}: {program} ended with status {done.returncode}")
-    return done.stdout
+        raise AuthenticationError(f"{what}: {words[0]!r} cannot be run: {exc.strerror}") from exc
+    if fault:
+        # Out here, as a timeout's exception holds what the program has printed; and tracebacks, what frames hold.
+        del output
+        raise AuthenticationError(f"{what}: {words[0]} {fault}")
+    return output
 
 
 def _from_prompt(what: str) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)  # pk11-v-attr-nm-char
 
 # RFC 7512, section 2.3: pk11-pchar is unreserved, pk11-res-avail or pct-encoded; the path adds "&", the query
 # adds "/", "?" and "|".
@@ -49,6 +49,9 @@ class KeyURI:
         scheme: which backend.
         path: the attributes before ``?``, percent-decoded to bytes.
         query: the attributes after it, likewise.
+
+    Raises:
+        KeyURIError: an attribute would hold a secret, is no name, or stands in both parts.
     """
 
     __slots__ = ("path", "query", "scheme")
@@ -59,16 +62,21 @@ class KeyURI:
         self.scheme = scheme
         self.path: Mapping[str, bytes] = MappingProxyType({k: _bytes(v) for k, v in path.items()})
         self.query: Mapping[str, bytes] = MappingProxyType({k: _bytes(v) for k, v in (query or {}).items()})
+        for name in (*self.path, *self.query):
+            _check_name(scheme, name)
+        for name in self.path.keys() & self.query.keys():
+            raise KeyURIError(f"{scheme}: URI: attribute {name!r} stands both before and after '?'")
 
     @classmethod
     def parse(cls, text: str) -> KeyURI:
-        """Reads a key URI (RFC 7512, section 2.3).
+        """Reads a key URI (RFC 7512, section 2.3; the scheme's case does not count: RFC 3986, section 3.1).
 
         Raises:
             KeyURIError: it has no scheme, a malformed or repeated attribute, or would hold a secret. A string
                 without a scheme is never shown: it may be a pasted secret.
         """
         scheme, colon, rest = text.partition(":")
+        scheme = scheme.lower()
         if not colon or not _SCHEME.fullmatch(scheme):
             raise KeyURIError(
                 "not a key URI: it does not begin with a scheme, as in pkcs11:token=…;object=…"
@@ -78,15 +86,19 @@ class KeyURI:
         path_pattern = _PKCS11_PATH if scheme == "pkcs11" else _OTHER_PATH
         path = _attributes(scheme, path_text, ";", path_pattern, "path")
         query = _attributes(scheme, query_text, "&", _QUERY, "query") if mark else {}
-        for name in path.keys() & query.keys():
-            raise KeyURIError(f"{scheme}: URI: attribute {name!r} stands both before and after '?'")
         return cls(scheme, path, query)
 
     @property
     def identity(self) -> str:
         """The URI without the query: which key, not how to reach it. For logs, messages and cache keys."""
-        safe = _PATH_SAFE + ("" if self.scheme == "pkcs11" else "/")
-        return f"{self.scheme}:" + ";".join(f"{k}={quote(v, safe=safe)}" for k, v in self.path.items())
+        return f"{self.scheme}:" + ";".join(f"{k}={self._quoted(k, v)}" for k, v in self.path.items())
+
+    def _quoted(self, name: str, value: bytes) -> str:
+        if self.scheme != "pkcs11":
+            return quote(value, safe=_PATH_SAFE + "/")
+        if name == "id":  # bytes, not text: encoded whole (RFC 7512, section 2.3)
+            return "".join(f"%{byte:02X}" for byte in value)
+        return quote(value, safe=_PATH_SAFE)
 
     def __str__(self) -> str:
         if not self.query:
@@ -103,6 +115,9 @@ class KeyURI:
 
     def __hash__(self) -> int:
         return hash((self.scheme, tuple(sorted(self.path.items())), tuple(sorted(self.query.items()))))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return KeyURI, (self.scheme, dict(self.path), dict(self.query))
 
     def check(self, *, path: Iterable[str], query: Iterable[str] = ()) -> None:
         """Refuses any attribute that is in neither table of a backend.
@@ -190,20 +205,26 @@ def _bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
+def _check_name(scheme: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise KeyURIError(f"{scheme}: URI: an attribute's name is empty or holds other than letters, digits, - and _")
+    if name.lower() in _SECRETS_REFUSED:
+        raise KeyURIError(
+            f"{scheme}: URI: {name!r} would put a secret into the URI, where logs and process lists show it;"
+            f" use {_SECRETS_REFUSED[name.lower()]} (file:/path, env:NAME, cmd:program or prompt)"
+        )
+
+
 def _attributes(scheme: str, text: str, separator: str, pattern: re.Pattern[str], place: str) -> dict[str, bytes]:
     attributes: dict[str, bytes] = {}
     if not text:
         return attributes
     for part in text.split(separator):
         name, equals, value = part.partition("=")
-        if not equals or not _NAME.fullmatch(name):
+        if not equals:
             # The part itself is not shown: without a name nobody knows what it is.
             raise KeyURIError(f"{scheme}: URI: the {place} has a part that is not name=value")
-        if name in _SECRETS_REFUSED:
-            raise KeyURIError(
-                f"{scheme}: URI: {name!r} would put a secret into the URI, where logs and process lists show it;"
-                f" use {_SECRETS_REFUSED[name]} (file:/path, env:NAME, cmd:program or prompt)"
-            )
+        _check_name(scheme, name)
         if name in attributes:
             raise KeyURIError(f"{scheme}: URI: attribute {name!r} is given twice")
         if not pattern.fullmatch(value):

@@ -409,7 +409,7 @@ class TestWhichKey:
         make_object(session, "prod", ID=b"\x02", KEY_TYPE=KeyType.SHA256_HMAC)
         session.close()
         uri = softhsm_token.uri()
-        expected = r"2 keys fit: 'prod' \(id 0x0\d, \w+\), 'prod' \(id 0x0\d, \w+\); tell them apart"
+        expected = r"2 keys fit: 'prod' \(id=%0\d, \w+\), 'prod' \(id=%0\d, \w+\); tell them apart by id="
         with pytest.raises(AmbiguousKeyError, match=expected):
             open_backend(uri)
         with pytest.raises(AmbiguousKeyError, match=expected):
@@ -430,7 +430,7 @@ class TestWhichKey:
 
     def test_no_such_key_lists_what_is_there(self, uri: str, softhsm_token: SoftHSMToken) -> None:
         wrong = uri.replace("object=prod", "object=none")
-        with pytest.raises(KeyNotFoundError, match=r"HMAC keys are: 'prod' \(id 0x[0-9a-f]+, SHA256_HMAC\)"):
+        with pytest.raises(KeyNotFoundError, match=r"HMAC keys are: 'prod' \(id=aws-hmac-\w+, SHA256_HMAC\)"):
             open_backend(wrong)
 
     def test_other_objects_are_no_keys(self, softhsm_token: SoftHSMToken) -> None:
@@ -721,6 +721,7 @@ class TestImport:
         uri = softhsm_token.uri()
         import_into(uri, EXAMPLE_KEY, label="AKIAIOSFODNN7EXAMPLE")
         (entry,) = Pkcs11Backend.list_keys(KeyURI.parse(uri))
+        assert "id=AKIAIOSFODNN7EXAMPLE-" in entry.description
         id_ = KeyURI.parse(entry.uri).raw("id") or b""
         assert id_.startswith(b"AKIAIOSFODNN7EXAMPLE-")
         assert len(id_) == 29

@@ -242,6 +242,4 @@ def _entry(where: KeyURI, item: _tokens.Found) -> KeyEntry:
         path["object"] = item.label.encode()
     if item.id:
         path["id"] = item.id
-    kind = _tokens.KEY_TYPES[item.key_type]
-    can = "" if item.sign else "; may not sign"
-    return KeyEntry(str(KeyURI(where.scheme, path, where.query)), f"{item.label!r}, {kind}{can}")
+    return KeyEntry(str(KeyURI(where.scheme, path, where.query)), f"{item}{'' if item.sign else ', may not sign'}")

@@ -12,6 +12,7 @@ import os
 import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, TokenFlag
@@ -80,7 +81,7 @@ class Found(NamedTuple):
     sign: bool
 
     def __str__(self) -> str:
-        number = f"id 0x{self.id.hex()}" if self.id else "no id"
+        number = f"id={quote(self.id, safe='')}" if self.id else "no id"
         return f"{self.label!r} ({number}, {KEY_TYPES.get(self.key_type, hex(self.key_type))})"
 
 
@@ -196,6 +197,7 @@ class Connection:
 
     def _send(self, pin: bytes | None, name: str) -> None:
         token, where = self.token, describe_token(self.token)
+        text: str | None = None
         try:
             if pin is None:
                 self._login = token.open(user_pin=pkcs11.PROTECTED_AUTH)
@@ -206,11 +208,11 @@ class Connection:
                     f"{name}: {where} has refused this PIN before, and it is not tried again, as PINs lock;"
                     " put the right one into the pin-source (if the token's PIN was changed, restart this process)"
                 )
+            text = _text(pin)
+            if text is None:
+                raise AuthenticationError(f"{name}: the PIN that pin-source gives is not UTF-8")
             try:
-                self._login = token.open(user_pin=pin.decode())
-            except UnicodeDecodeError:
-                # "from None": the exception holds the PIN.
-                raise AuthenticationError(f"{name}: the PIN that pin-source gives is not UTF-8") from None
+                self._login = token.open(user_pin=text)
             except PIN_REFUSED as exc:
                 _refused.add(mark)
                 raise AuthenticationError(
@@ -220,6 +222,14 @@ class Connection:
             pass  # another part of this process was first; the session that logs nobody in is enough
         finally:
             del pin
+            text = None
+
+
+def _text(pin: bytes) -> str | None:
+    try:
+        return pin.decode()
+    except UnicodeDecodeError:
+        return None  # not raised on: the exception holds the PIN
 
 
 class OpenKey:
@@ -372,7 +382,7 @@ def only(found: list[Found], uri: KeyURI, connection: Connection, name: str) -> 
         )
     if len(found) > 1:
         raise AmbiguousKeyError(
-            f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart by id=%… or object="
+            f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart by id= or object="
         )
     if not found[0].sign:
         raise KeyPolicyError(f"{name}: this key may not compute HMACs: its CKA_SIGN is false")
