@@ -309,14 +309,18 @@ def profile_under_way(profile: str, *, export: bool = False) -> Iterator[None]:
             f"credentials go in a circle ({' -> '.join((*above, profile))}): those of profile {profile!r} would be made"
             " from themselves"
         )
+    before = os.environ.get(PROFILES_VARIABLE)
     if export:
-        names = (*os.environ.get(PROFILES_VARIABLE, "").split(), quote(profile, safe=""))
-        os.environ[PROFILES_VARIABLE] = " ".join(names)
+        os.environ[PROFILES_VARIABLE] = " ".join((*(before or "").split(), quote(profile, safe="")))
     token = _under_way.set((*_under_way.get(), profile))
     try:
         yield
     finally:
         _under_way.reset(token)
+        if export and before is None:
+            del os.environ[PROFILES_VARIABLE]
+        elif export and before is not None:
+            os.environ[PROFILES_VARIABLE] = before
 
 
 def fingerprint(backend: HmacBackend) -> bytes:

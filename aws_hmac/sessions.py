@@ -55,13 +55,13 @@ _log = logging.getLogger(__name__)
 def renewal_window(lifetime: float) -> float:
     """Returns how long before its end a session is renewed, in seconds.
 
-    15 minutes as the SDKs do, but never more than half of the session (a quarter below half an hour): a session
-    of 15 minutes would else be renewed for every request.
+    15 minutes as the SDKs do, but a quarter of a session below half an hour: one of 15 minutes would else be
+    renewed for every request.
 
     Args:
-        lifetime: seconds that the session lasts.
+        lifetime: seconds that the session lasts, as it was when the answer came; half a minute is granted for that.
     """
-    return SDK_WINDOW if lifetime >= SHORT_DURATION else lifetime / 4
+    return SDK_WINDOW if lifetime >= SHORT_DURATION - 30 else lifetime / 4
 
 
 class _State(NamedTuple):
@@ -206,7 +206,8 @@ class SessionCredentials:
             delay = min(LAST_RETRY, FIRST_RETRY * 2**self._failures) * random.uniform(0.5, 1)  # noqa: S311 - jitter
             self._failures += 1
             _log.warning("%s: the session could not be renewed, the last one goes on: %s", self.options.what, exc)
-            good = good._replace(renew=now + delay, must=now + delay)
+            again = min(now + delay, good.expires)
+            good = good._replace(renew=again, must=again)
             self._share(good)
             return good
         if state is None:
