@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 XDIST ?= -n 2
 
-.PHONY: demo test lint format bench sweep wheel matrix clean
+.PHONY: demo test test-vault lint format bench sweep wheel matrix clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
@@ -20,6 +20,10 @@ demo: $(VENV)/.done
 
 test: $(VENV)/.done
 	$(BIN)/pytest $(XDIST) --dist loadgroup $(TESTS)
+
+# The Vault tests against a real server that may be littered: make test-vault VAULT_ADDR=… VAULT_TOKEN=…
+test-vault: $(VENV)/.done
+	AWS_HMAC_TEST_VAULT=1 $(BIN)/pytest tests/backends/test_vault*.py tests/integration/test_examples_vault.py
 
 lint: $(VENV)/.done
 	$(BIN)/ruff format --check .

@@ -205,6 +205,19 @@ class TestAppRole:
                 time.sleep(0.1)
         assert 2 <= len(seen) <= 5, "renewed for as long as that helps, then replaced"
 
+    def test_batch_tokens_are_replaced(self, approle: Login) -> None:
+        """They cannot be renewed or revoked, and cost Vault no storage."""
+        approle.role("role", "signer", token_ttl="1s", token_type="batch")
+        source = f"file:{approle.vault.file(secret_id(approle))}"
+        with open_backend(approle.uri("approle", role_id=role_id(approle), secret_id_source=source)) as key:
+            seen = set()
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                assert key.hmac_sha256(DAY) == hmac.digest(EXAMPLE_KEY, DAY, "sha256")
+                seen.add(held(key))
+                time.sleep(0.05)
+        assert 3 <= len(seen) <= 5, "a new one when two thirds of a second have passed"
+
     def test_one_refusal_is_not_repeated_by_every_thread(self, approle: Login) -> None:
         vault = approle.vault
         if not vault.double:

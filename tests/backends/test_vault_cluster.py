@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import http.server
+import itertools
 import socket
 import threading
 import time
@@ -176,6 +177,34 @@ class TestOutage:
             keys.signing_key("20260102", "eu-west-1", "s3")
             with pytest.raises(DeviceLostError):
                 keys.signing_key("20260103", "eu-west-1", "s3")
+
+
+class TestLoad:
+    """The numbers of requests that docs/vault.md calculates a fleet's load from."""
+
+    def count(self, vault: Vault, uri: str, *dates: str) -> list[int]:
+        seen = [vault.order("status")["requests"][0]]
+        with open_backend(uri) as backend:
+            keys = SigningKeys(backend)
+            for date in dates:
+                for region in ("eu-west-1", "us-east-1"):
+                    keys.signing_key(date, region, "s3")
+                seen.append(vault.order("status")["requests"][0])
+        seen.append(vault.order("status")["requests"][0])
+        return [after - before for before, after in itertools.pairwise(seen)]
+
+    def test_token(self, vault_double: Vault) -> None:
+        assert self.count(vault_double, vault_double.imported(), "20260101", "20260102") == [4, 2, 0]
+
+    def test_login(self, vault_double: Vault) -> None:
+        vault = vault_double
+        named = KeyURI.parse(vault.imported())
+        vault.do("POST", "sys/auth/load", type="userpass")
+        vault.do("PUT", "sys/policies/acl/load", policy=VaultBackend.policy(named, "signer"))
+        vault.do("POST", "auth/load/users/load", password="load", token_policies="load", token_ttl="1h")
+        login = {"auth": "userpass", "auth_mount": "load", "username": "load"}
+        uri = vault.uri(str(named.get("key")), password_source=f"file:{vault.file('load')}", **login)
+        assert self.count(vault, uri, "20260101", "20260102") == [4, 2, 1]
 
 
 class TestNodes:

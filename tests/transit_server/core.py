@@ -233,13 +233,14 @@ class Core:
         maximum = _seconds(settings.get("token_max_ttl") or settings.get("explicit_max_ttl"))
         if not (settings.get("token_no_default_policy") or settings.get("no_default_policy")):
             policies = ["default", *policies]
+        batch = settings.get("token_type") == "batch"
         token = Token(
-            "hvs." + secrets.token_urlsafe(24),
+            ("hvb." if batch else "hvs.") + secrets.token_urlsafe(24),
             request.namespace,
             sorted(set(policies)),
             min(ttl, maximum) if maximum else ttl,
             path,
-            renewable=settings.get("renewable", True) not in (False, "false"),
+            renewable=not batch and settings.get("renewable", True) not in (False, "false"),
             period=period,
             explicit_max_ttl=maximum,
             num_uses=int(settings.get("num_uses") or settings.get("token_num_uses") or 0),
@@ -262,6 +263,8 @@ class Core:
                 token.renewed = time.time()
                 return _envelope(auth=token.auth())
             case ("POST" | "PUT", "revoke-self"):
+                if token.id.startswith("hvb."):
+                    raise bad_request("batch tokens cannot be revoked")
                 self.tokens.pop(token.id, None)
                 return None
             case ("POST", "revoke"):

@@ -53,6 +53,7 @@ class _Lease(NamedTuple):
     expires: float | None  # time.monotonic()
     renew: float | None
     ttl: float
+    renewable: bool
     pid: int
 
 
@@ -174,10 +175,10 @@ class Auth:
     def _renew(self) -> None:
         lease = self._lease
         assert lease is not None
-        try:
-            auth = self._client.auth.token.renew_self()["auth"]
-        except (hvac.exceptions.VaultError, Error, TypeError, KeyError):
-            auth = None
+        auth = None
+        if lease.renewable:  # a batch token, for one, is not
+            with suppress(hvac.exceptions.VaultError, Error, TypeError, KeyError):
+                auth = self._client.auth.token.renew_self()["auth"]
         if isinstance(auth, dict) and self.method != "token" and float(auth["lease_duration"]) < lease.ttl / 2:
             auth = None  # near its greatest age: a new login lasts longer
         if isinstance(auth, dict):
@@ -197,9 +198,10 @@ class Auth:
         self._lease = _Lease(
             token,
             now + life if life else None,
-            # A login is also renewed by logging in again, so that it must not be renewable.
+            # A login can be had again, so that its token must not be renewable.
             now + life * RENEW_AT if life and (renewable or self.method != "token") else None,
             max(life, ttl or 0.0),
+            renewable,
             os.getpid(),
         )
         self._cluster.token = token
@@ -232,7 +234,8 @@ class Auth:
             life, renewable = 0.0, False
         now = time.monotonic()
         # Even a token that cannot be renewed may be replaced in its file, by Vault Agent: it is read again.
-        return _Lease(token, now + life if life else None, now + life * RENEW_AT if renewable else None, life, 0)
+        renew = now + life * RENEW_AT if renewable else None
+        return _Lease(token, now + life if life else None, renew, life, renewable, 0)
 
     def _by_login(self) -> Any:
         auth, get = self._client.auth, self._uri.get

@@ -35,18 +35,28 @@ def importer(mount: str, key: str) -> str:
     return f"""\
 # aws-hmac: import {mount}/{key}, prove that it arrived, rotate it. It cannot be made exportable by this.
 path "{mount}/wrapping_key" {{ capabilities = ["read"] }}
-path "{mount}/keys/{key}"   {{ capabilities = ["read"] }}
+path "{mount}/keys/{key}" {{ capabilities = ["read"] }}
 path "{mount}/keys/{key}/import" {{
   capabilities       = ["update"]
-  allowed_parameters = {{ "type" = ["hmac"], "hash_function" = [], "ciphertext" = [] }}
+  allowed_parameters = {{
+    "type"          = ["hmac"]
+    "hash_function" = ["SHA256"]
+    "ciphertext"    = []
+  }}
 }}
 path "{mount}/keys/{key}/import_version" {{
   capabilities       = ["update"]
-  allowed_parameters = {{ "hash_function" = [], "ciphertext" = [] }}
+  allowed_parameters = {{
+    "hash_function" = ["SHA256"]
+    "ciphertext"    = []
+  }}
 }}
 path "{mount}/keys/{key}/config" {{
   capabilities       = ["update"]
-  allowed_parameters = {{ "min_decryption_version" = [], "min_encryption_version" = [] }}
+  allowed_parameters = {{
+    "min_decryption_version" = []
+    "min_encryption_version" = []
+  }}
 }}
 path "{mount}/hmac/{key}/sha2-256" {{ capabilities = ["update"] }}
 
