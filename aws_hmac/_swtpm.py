@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -81,11 +82,12 @@ class Swtpm:
 
 def _free_port_pair() -> int:
     """Returns a port of loopback that is free together with the next one."""
-    for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
+    for _ in range(1000):
+        # Below the range from which systems pick ports for connections: in it the next one is seldom free.
+        port = random.randrange(15000, 32000)  # noqa: S311 - not a secret
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            for one, number in ((first, port), (second, port + 1)):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(("127.0.0.1", number))
+            return port
     raise DeviceError("there are no two free ports side by side")
