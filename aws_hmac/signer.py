@@ -6,12 +6,12 @@ import re
 import time
 import warnings
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from aws_hmac.errors import ExpiryWarning, SigningError
 from aws_hmac.signing_keys import SigningKeys
 from aws_hmac.sigv4.canonical import (
-    HeaderPlan,
     canonical_query_string,
     canonical_request,
     canonical_uri,
@@ -24,10 +24,10 @@ from aws_hmac.sigv4.canonical import (
 )
 from aws_hmac.sigv4.payload import UNSIGNED_PAYLOAD, PayloadHash, payload_hash
 from aws_hmac.sigv4.rules import rules_for
-from aws_hmac.sigv4.signature import ALGORITHM, Moment, credential_scope, moment, string_to_sign
+from aws_hmac.sigv4.signature import ALGORITHM, credential_scope, moment, string_to_sign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import TypeAlias
 
@@ -46,9 +46,12 @@ PRESIGN_RECHECK_SECONDS = 300.0
 """No answer is seen for a presigned URL, so the device's key is looked at again at this interval."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _PRESIGNED = re.compile(r"(?:^|&)x-amz-signature=", re.IGNORECASE)
 _ACCESS_KEY_ID = re.compile(r"[!-.0-~]+", re.ASCII)
+
+
+_kept_query_string = lru_cache(maxsize=256)(canonical_query_string)
+"""APIs are asked the same again and again. Not for presigned URLs, which never repeat and hold tokens."""
 
 
 class Explanation(NamedTuple):
@@ -105,6 +108,8 @@ class Signer:
             raise SigningError(f"session_token: must be text, and is of type {type(session_token).__name__}")
         if session_expiration is not None and session_expiration.tzinfo is None:
             raise SigningError("session_expiration: must be a datetime with a time zone")
+        if session_token and not (session_token.isascii() and session_token.isprintable() and " " not in session_token):
+            raise SigningError("session_token: holds a blank, line end, control or non-ASCII character")
         self.access_key_id = access_key_id
         self.session_token = session_token or None
         self.session_expiration = session_expiration
@@ -219,41 +224,42 @@ class Signer:
         at: datetime | None,
         rules: ServiceRules | None,
     ) -> tuple[dict[str, str], _Stages]:
-        rules = rules or rules_for(service)
-        when = _now() if at is None else moment(at)
+        if rules is None:
+            rules = rules_for(service)
+        amz_date, date = _now() if at is None else moment(at)
         _, host, path, query = url_parts(url)
         names, values = _split_headers(headers)
         token = self.session_token
-        signed_token = token is not None and rules.sign_session_token
-        shape = _shape(names, rules.content_sha256_header or isinstance(body, PayloadHash), signed_token)
-        payload = _payload(body, values, shape, rules.unsigned_payload)
+        plan = _plan(
+            method,
+            names,
+            rules.content_sha256_header or isinstance(body, PayloadHash),
+            None if token is None else rules.sign_session_token,
+        )
+        if plan.keep is not None:
+            headers, values = (), [values[index] for index in plan.keep]
+        clean = clean_values(plan.names, values)
+        payload = _payload(body, clean, plan, rules.unsigned_payload)
+        request = plan.template % plan.pick(
+            (*clean, host, canonical_uri(path, rules), _kept_query_string(query), payload, amz_date, token)
+        )
+        scope = credential_scope(date, region, service)
+        to_sign = string_to_sign(amz_date, scope, request)
+        signature = self.keys.signing_key(date, region, service).sign(to_sign.encode())
 
-        # In the order of shape.names:
-        if shape.keep is not None:
-            values = [values[index] for index in shape.keep]
-        if shape.adds_host:
-            values.append(host)
-        values.append(when.amz_date)
-        if shape.adds_hash:
-            values.append(payload)
-        if signed_token:
-            values.append(token)
-        clean = clean_values(shape.names, values)
-        stages = self._signature(
-            _method(method), canonical_uri(path, rules), canonical_query_string(query),
-            shape.plan, clean, payload, when, region, service,
-        )  # fmt: skip
-        _, _, scope, signed_headers, signature = stages
-
-        # Without strict=, which costs as much as an HMAC's hash: both have the length of shape.names.
-        out = dict(zip(shape.names, clean)) if shape.unique else _merged(shape.names, clean)  # noqa: B905
-        if token is not None and not signed_token:
+        out = headers.copy() if clean is values and type(headers) is dict else _merged(plan.names, clean)
+        if plan.adds_host:
+            out["Host"] = host
+        out["X-Amz-Date"] = amz_date
+        if plan.adds_hash:
+            out["X-Amz-Content-SHA256"] = payload
+        if token is not None:
             out["X-Amz-Security-Token"] = token
         out["Authorization"] = (
             f"{ALGORITHM} Credential={self.access_key_id}/{scope}, "
-            f"SignedHeaders={signed_headers}, Signature={signature}"
+            f"SignedHeaders={plan.signed_headers}, Signature={signature}"
         )
-        return out, stages
+        return out, (request, to_sign, scope, plan.signed_headers, signature)
 
     def _sign_url(
         self,
@@ -269,102 +275,104 @@ class Signer:
     ) -> tuple[str, _Stages]:
         if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
             raise SigningError(f"expires: must be a whole number of seconds from 1 to {MAX_EXPIRES} (7 days)")
-        rules = rules or rules_for(service)
-        when = _now() if at is None else moment(at)
+        if rules is None:
+            rules = rules_for(service)
+        amz_date, date = _now() if at is None else moment(at)
         if self.session_token is not None and self.session_expiration is not None:
             _warn_of_expiry(self.session_expiration, at, expires)
         scheme, host, path, query = url_parts(url)
         if query and _PRESIGNED.search(query):
             raise SigningError("URL: is presigned already; presign the URL that it was made of")
         names, values = _split_headers(headers)
-        shape = _shape(names, False, False, presigned=True)
-        payload = _payload(body, values, shape, rules.unsigned_payload or rules.presign_unsigned_payload)
-        if shape.keep is not None:
-            values = [values[index] for index in shape.keep]
-        if shape.adds_host:
-            values.append(host)
+        plan = _plan(method, names, False, None, presigned=True)
+        if plan.keep is not None:
+            values = [values[index] for index in plan.keep]
+        clean = clean_values(plan.names, values)
+        payload = _payload(body, clean, plan, rules.unsigned_payload or rules.presign_unsigned_payload)
 
         token = "" if self.session_token is None else f"&X-Amz-Security-Token={encode(self.session_token)}"
-        credential = _encoded_credential(self.access_key_id, credential_scope(when.date, region, service))
+        scope = credential_scope(date, region, service)
         own_query = (
-            f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date={when.amz_date}"
-            f"&X-Amz-Expires={expires}&X-Amz-SignedHeaders={shape.plan.encoded_signed_headers}"
+            f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={_encoded_credential(self.access_key_id, scope)}"
+            f"&X-Amz-Date={amz_date}&X-Amz-Expires={expires}&X-Amz-SignedHeaders={plan.encoded_signed_headers}"
         )
-        signed_query = f"{own_query}{token}" if rules.sign_session_token else own_query
+        sent_query = f"{own_query}{token}" if rules.sign_session_token else own_query
         if query:
-            signed_query = f"{wire_form(query)}&{signed_query}"
+            sent_query = f"{wire_form(query)}&{sent_query}"
         uri = canonical_uri(path, rules)
-        request = (
-            _method(method), uri,
-            own_query if signed_query is own_query else canonical_query_string(signed_query),  # it is in order
-            shape.plan, clean_values(shape.names, values), payload, when, region, service,
-        )  # fmt: skip
-        stages = self._signature(*request)
+        query_string = own_query if sent_query is own_query else canonical_query_string(sent_query)  # is in order
+        request = plan.template % plan.pick((*clean, host, uri, query_string, payload))
+
+        to_sign = string_to_sign(amz_date, scope, request).encode()
+        signature = self.keys.signing_key(date, region, service).sign(to_sign)
         if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
-            stages = self._signature(*request)
+            signature = self.keys.signing_key(date, region, service).sign(to_sign)
+        if not rules.sign_session_token:
+            sent_query += token
         sent_path = path if path == uri else wire_form(path) or "/"
-        sent_query = signed_query if rules.sign_session_token else f"{signed_query}{token}"
-        return f"{scheme}://{host}{sent_path}?{sent_query}&X-Amz-Signature={stages[-1]}", stages
-
-    def _signature(
-        self,
-        method: str,
-        uri: str,
-        query_string: str,
-        plan: HeaderPlan,
-        values: Sequence[str],
-        payload: str,
-        when: Moment,
-        region: str,
-        service: str,
-    ) -> _Stages:
-        request = canonical_request(
-            method, uri, query_string, plan.template % plan.pick(values), plan.signed_headers, payload
-        )
-        scope = credential_scope(when.date, region, service)
-        to_sign = string_to_sign(when.amz_date, scope, request)
-        signature = self.keys.signing_key(when.date, region, service).sign(to_sign.encode())
-        return request, to_sign, scope, plan.signed_headers, signature
+        signed_url = f"{scheme}://{host}{sent_path}?{sent_query}&X-Amz-Signature={signature}"
+        return signed_url, (request, to_sign.decode(), scope, plan.signed_headers, signature)
 
 
-class _Shape(NamedTuple):
-    """What follows from the names of the given headers alone."""
+class _Plan(NamedTuple):
+    """What follows from the method and the names of the given headers alone.
 
-    names: tuple[str, ...]  # all that are sent, in order: those kept, then Host, X-Amz-Date, the hash, the token
-    keep: tuple[int, ...] | None  # indexes of the given values that are sent; None for all
+    `template` is a canonical request with ``%s`` for all that a single request brings; `pick` takes that, in
+    order, out of the sent values of the given headers, the host, the canonical URI and query, the payload's
+    hash, the date and the session token.
+    """
+
+    names: tuple[str, ...]  # of the given headers, those that are sent
+    keep: tuple[int, ...] | None  # their indexes among those given; None for all
     adds_host: bool
     adds_hash: bool
     hash_index: int | None  # where the payload's hash was given
-    unique: bool
-    plan: HeaderPlan
+    signed_headers: str
+    encoded_signed_headers: str
+    template: str
+    pick: Callable[[tuple[str | None, ...]], tuple[str, ...]]
 
 
-@lru_cache(maxsize=512)
-def _shape(names: tuple[str, ...], sends_hash: bool, sends_token: bool, presigned: bool = False) -> _Shape:
-    header_plan(names)  # refuses what is no header's name
+@lru_cache(maxsize=1024)
+def _plan(
+    method: str, given: tuple[str, ...], sends_hash: bool, signs_token: bool | None, presigned: bool = False
+) -> _Plan:
+    """Makes the plan; `signs_token` is None if there is no token to send in a header."""
+    if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+        raise SigningError(f"method: {shown(method)} is no HTTP method")
+    header_plan(given)  # refuses what is no header's name
+    replaced = {"authorization", "x-amz-date"} | (set() if signs_token is None else {"x-amz-security-token"})
+    keep = tuple(index for index, name in enumerate(given) if name.lower() not in replaced)
+    names = tuple(given[index] for index in keep)
     lower = [name.lower() for name in names]
-    replaced = {"authorization", "x-amz-date"} | ({"x-amz-security-token"} if sends_token else set())
-    keep = tuple(index for index, name in enumerate(lower) if name not in replaced)
-    kept = [names[index] for index in keep]
-    adds_host = "host" not in lower
     hash_index = lower.index("x-amz-content-sha256") if "x-amz-content-sha256" in lower else None
+    adds_host = "host" not in lower
     adds_hash = sends_hash and hash_index is None
+
+    # All names that are signed, and where their values are in what `pick` is given:
+    host, uri, query, payload, date, token = range(len(names), len(names) + 6)
+    places = dict(enumerate(names))
     if adds_host:
-        kept.append("Host")
-    if not presigned:
-        kept.append("X-Amz-Date")
+        places[host] = "host"
     if adds_hash:
-        kept.append("X-Amz-Content-SHA256")
-    if sends_token:
-        kept.append("X-Amz-Security-Token")
-    return _Shape(
-        names=tuple(kept),
-        keep=None if len(keep) == len(names) else keep,
+        places[payload] = "x-amz-content-sha256"
+    if not presigned:
+        places[date] = "x-amz-date"
+    if signs_token:
+        places[token] = "x-amz-security-token"
+    signed_headers, headers_template, order = header_plan(tuple(places.values()))
+    where = tuple(places)
+    method, literal_names = (text.replace("%", "%%") for text in (method.upper(), signed_headers))
+    return _Plan(
+        names=names,
+        keep=None if len(keep) == len(given) else keep,
         adds_host=adds_host,
         adds_hash=adds_hash,
         hash_index=hash_index,
-        unique=len({name.lower() for name in kept}) == len(kept),
-        plan=header_plan(tuple(kept)),
+        signed_headers=signed_headers,
+        encoded_signed_headers=encode(signed_headers),
+        template=canonical_request(method, "%s", "%s", headers_template, literal_names, "%s"),
+        pick=itemgetter(uri, query, *(where[index] for index in order), payload),
     )
 
 
@@ -385,21 +393,12 @@ def _split_headers(headers: Headers) -> tuple[tuple[str, ...], list[object]]:
     return tuple(name for name, _ in pairs), [value for _, value in pairs]
 
 
-def _payload(body: Body, values: list[object], shape: _Shape, unsigned: bool) -> str:
-    if shape.hash_index is not None:
-        (given,) = clean_values(("x-amz-content-sha256",), [values[shape.hash_index]])
-        return given
+def _payload(body: Body, clean: Sequence[str], plan: _Plan, unsigned: bool) -> str:
+    if plan.hash_index is not None:
+        return clean[plan.hash_index]
     if unsigned and not isinstance(body, PayloadHash):
         return UNSIGNED_PAYLOAD
     return payload_hash(body)
-
-
-def _method(method: str) -> str:
-    if method in _METHODS:
-        return method
-    if not isinstance(method, str) or not _TOKEN.fullmatch(method):
-        raise SigningError(f"method: {shown(method)} is no HTTP method")
-    return method.upper()
 
 
 def _warn_of_expiry(session_expiration: datetime, at: datetime | None, expires: int) -> None:
@@ -424,18 +423,18 @@ def _merged(names: Iterable[str], values: Iterable[str]) -> dict[str, str]:
     return out
 
 
-_this_second: tuple[int, Moment] = (0, Moment("", ""))
+_this_second: tuple[float, tuple[str, str]] = (0.0, ("", ""))
 
 
-def _now() -> Moment:
-    """The present moment; made once a second."""
+def _now() -> tuple[str, str]:
+    """The present `Moment`'s two texts, made once a second."""
     global _this_second
-    second = int(time.time())
-    known, when = _this_second
-    if known != second:
-        amz_date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+    start, texts = _this_second
+    now = time.time()
+    if not 0 <= now - start < 1:
+        amz_date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         if amz_date < "2012":
             raise SigningError(f"the clock says {amz_date}, before Signature Version 4; set it")
-        when = Moment(amz_date, amz_date[:8])
-        _this_second = (second, when)
-    return when
+        texts = (amz_date, amz_date[:8])
+        _this_second = (now // 1, texts)
+    return texts

@@ -8,15 +8,15 @@ one match of a regular expression and returned as it is.
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from aws_hmac.errors import SigningError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from aws_hmac.sigv4.rules import ServiceRules
 
@@ -44,13 +44,13 @@ UNSIGNED_HEADERS = frozenset(
 
 _UNRESERVED = "-._~"  # letters and digits besides (RFC 3986, section 2.3)
 
-_URL = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
 _HOST = re.compile(r"\[[0-9a-f:.%a-z]+\]|[a-z0-9._~!$&'()*+,;=%-]+", re.ASCII)
 _PLAIN_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|\Z))[A-Za-z0-9\-._~]*)+/?|/", re.ASCII)
 # A percent sequence in upper case whose byte is not unreserved:
 _PCT = r"%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF]|[0189A-F][0-9A-F])"
-_PLAIN = rf"[A-Za-z0-9\-._~]*(?:{_PCT}[A-Za-z0-9\-._~]*)*"
-_PLAIN_QUERY = re.compile(rf"{_PLAIN}={_PLAIN}(?:&{_PLAIN}={_PLAIN})*", re.ASCII)
+_POSSESSIVE = "+" if sys.version_info >= (3, 11) else ""  # twice as fast where Python knows it; nothing is lost without
+_PLAIN = rf"[A-Za-z0-9\-._~]*{_POSSESSIVE}(?:{_PCT}[A-Za-z0-9\-._~]*{_POSSESSIVE})*{_POSSESSIVE}"
+_PLAIN_QUERY = re.compile(rf"{_PLAIN}={_PLAIN}(?:&{_PLAIN}={_PLAIN})*{_POSSESSIVE}", re.ASCII)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NOT_ON_THE_WIRE = re.compile(r"[^A-Za-z0-9\-._~:/?@!$&'()*+,;=%]+")  # RFC 3986, sections 3.3 and 3.4
@@ -85,13 +85,18 @@ def split_url(url: str) -> URL:
 
 def url_parts(url: str) -> tuple[str, str, str, str]:
     """Returns what `split_url` does as a bare tuple, which costs half."""
-    match = _URL.fullmatch(url) if isinstance(url, str) else None
-    if match is None:
-        raise SigningError(f"URL: must be text that begins with https:// or http://, and is {shown(url)}")
+    if not isinstance(url, str):
+        raise SigningError(f"URL: must be text, and is {shown(url)}")
+    if "#" in url:
+        url = url.partition("#")[0]
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    if scheme not in ("https", "http") and scheme.lower() not in ("https", "http"):
+        raise SigningError(f"URL: must begin with https:// or http://, and is {shown(url)}")
     if not url.isascii() and _SURROGATE.search(url):
         raise SigningError(f"URL: {shown(url)} holds a lone surrogate, which UTF-8 does not know")
-    scheme, authority, path, query = match.groups("")
-    return scheme, host_header(scheme, authority), path, query
+    return scheme, host_header(scheme, authority), slash + path, query
 
 
 @lru_cache(maxsize=256)
@@ -152,7 +157,9 @@ def canonical_query_string(query: str) -> str:
         if "&" not in query:
             return query
         # "\0" sorts below all that a name can hold, "=" does not: a < a-b must hold for a=1 < a-b=1 too.
-        return "&".join(sorted(query.replace("=", "\0").split("&"))).replace("\0", "=")
+        parts = query.replace("=", "\0").split("&")
+        parts.sort()
+        return "&".join(parts).replace("\0", "=")
     pairs = []
     for part in query.split("&"):
         if part:
@@ -179,15 +186,13 @@ class HeaderPlan(NamedTuple):
 
     Attributes:
         signed_headers: the SignedHeaders of the canonical request.
-        encoded_signed_headers: the same, percent-encoded for a query.
         template: the canonical headers with ``%s`` for each value.
-        pick: takes the values for the template out of all values, given in the order of the names.
+        order: which of the values, given in the order of the names, each ``%s`` stands for.
     """
 
     signed_headers: str
-    encoded_signed_headers: str
     template: str
-    pick: Callable[[Sequence[str]], tuple[str, ...]]
+    order: tuple[int, ...]
 
 
 @lru_cache(maxsize=512)
@@ -205,14 +210,8 @@ def header_plan(names: tuple[str, ...]) -> HeaderPlan:
         if lower not in UNSIGNED_HEADERS:
             homes.setdefault(lower, []).append(index)
     ordered = sorted(homes)
-    indexes = [index for name in ordered for index in homes[name]]
     template = "".join(f"{name.replace('%', '%%')}:{','.join(['%s'] * len(homes[name]))}\n" for name in ordered)
-    pick: Callable[[Sequence[str]], tuple[str, ...]] = (
-        # itemgetter() would not answer a tuple for one
-        itemgetter(*indexes) if len(indexes) > 1 else lambda values: tuple(values[i] for i in indexes)
-    )
-    signed_headers = ";".join(ordered)
-    return HeaderPlan(signed_headers, encode(signed_headers), template, pick)
+    return HeaderPlan(";".join(ordered), template, tuple(index for name in ordered for index in homes[name]))
 
 
 def clean_values(names: Sequence[str], values: Sequence[object]) -> Sequence[str]:
@@ -242,7 +241,8 @@ def canonical_headers(headers: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """
     names = tuple(name for name, _ in headers)
     plan = header_plan(names)
-    return plan.template % plan.pick(clean_values(names, [value for _, value in headers])), plan.signed_headers
+    values = clean_values(names, [value for _, value in headers])
+    return plan.template % tuple(values[index] for index in plan.order), plan.signed_headers
 
 
 def canonical_request(

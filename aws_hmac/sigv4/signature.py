@@ -29,7 +29,8 @@ _FIRST_YEAR = 2012
 class SigningKey:
     """A key of the derivation chain, ready to compute HMAC-SHA256 (RFC 2104) many times.
 
-    The padded key is kept, so that one HMAC costs two hashes and no set-up; the repr does not show it.
+    The states of both hashes after the padded key are kept and copied, so that one HMAC costs no set-up and
+    two blocks less; the repr shows nothing of them.
 
     Args:
         key: at most 64 bytes; those of the chain have 32.
@@ -39,16 +40,19 @@ class SigningKey:
 
     def __init__(self, key: bytes) -> None:
         block = key.ljust(64, b"\0")
-        self._inner = block.translate(_INNER)
-        self._outer = block.translate(_OUTER)
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
 
     def sign(self, message: bytes) -> str:
         """Returns the HMAC in hexadecimal: a signature."""
-        return sha256(self._outer + sha256(self._inner + message).digest()).hexdigest()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def digest(self, message: bytes) -> bytes:
         """Returns the HMAC, 32 bytes: the next key of the chain."""
-        return sha256(self._outer + sha256(self._inner + message).digest()).digest()
+        return bytes.fromhex(self.sign(message))
 
     def __repr__(self) -> str:
         return "<SigningKey>"
