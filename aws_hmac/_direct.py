@@ -271,7 +271,7 @@ class _AnsweredSignature(_DeviceSignature):
     def canonical_headers(self, headers_to_sign: Any) -> str:
         if isinstance(headers_to_sign, _PlainHeaders):
             plan, values = headers_to_sign
-            return (plan.template % plan.pick(values))[:-1]
+            return plan.fill(values)[:-1]
         canonical: str = super().canonical_headers(headers_to_sign)  # type: ignore[misc] # SigV4Auth's
         return canonical
 

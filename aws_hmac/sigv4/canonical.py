@@ -194,6 +194,10 @@ class HeaderPlan(NamedTuple):
     template: str
     order: tuple[int, ...]
 
+    def fill(self, values: Sequence[str]) -> str:
+        """Returns the canonical headers of values of `clean_values`, in the order of the names."""
+        return self.template % tuple([values[index] for index in self.order])
+
 
 @lru_cache(maxsize=512)
 def header_plan(names: tuple[str, ...]) -> HeaderPlan:
@@ -241,8 +245,7 @@ def canonical_headers(headers: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """
     names = tuple(name for name, _ in headers)
     plan = header_plan(names)
-    values = clean_values(names, [value for _, value in headers])
-    return plan.template % tuple(values[index] for index in plan.order), plan.signed_headers
+    return plan.fill(clean_values(names, [value for _, value in headers])), plan.signed_headers
 
 
 def canonical_request(
