@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(example: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_ACCESS", "AWS_SECRET"))}
     return subprocess.run(
         [sys.executable, EXAMPLES / example, *arguments],
-        env={**environment, "AWS_EC2_METADATA_DISABLED": "true"},
+        env={**environment, "AWS_EC2_METADATA_DISABLED": "true", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -43,6 +43,18 @@ def test_sign(vault: Vault, moto_server: MotoServer, secret: str | None) -> None
     assert done.returncode == (0 if secret is None else 1), done.stderr
     assert ("ListAllMyBucketsResult" in done.stdout) is (secret is None)
     assert ("SignatureDoesNotMatch" in done.stdout) is (secret is not None)
+
+
+@pytest.mark.parametrize("secret", [None, "wrong"])
+def test_boto3(vault: Vault, moto_server: MotoServer, aws_home: Path, secret: str | None) -> None:
+    role = moto_server.create_role(["s3:ListAllMyBuckets"])
+    user = moto_server.create_user(["sts:AssumeRole"])
+    moto_server.client("s3").create_bucket(Bucket=f"bucket-of-{user.user_name}")
+    uri = signers_uri(vault, user, secret)
+    where = {"AWS_ENDPOINT_URL": moto_server.url, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    done = run("vault_boto3.py", uri, user.access_key_id, role, **where)
+    assert (f"bucket-of-{user.user_name}" in done.stdout) is (secret is None), done.stderr
+    assert ("SignatureDoesNotMatch" in done.stderr) is (secret is not None)
 
 
 def test_load(vault: Vault) -> None:
