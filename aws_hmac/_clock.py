@@ -34,11 +34,12 @@ class HostClocks:
 
     Attributes:
         differ: whether any host's does.
+        difference: seconds to be added to our clock for these hosts.
     """
 
     def __init__(self) -> None:
         self.differ = False
-        self._seconds = 0  # to be added to our clock
+        self.difference = 0
         self._hosts: frozenset[str] = frozenset()
         self._changed = float("-inf")
         self._lock = threading.Lock()
@@ -46,7 +47,7 @@ class HostClocks:
     def seconds(self, url: str) -> int:
         """Returns what to add to our clock for a host, in seconds."""
         with self._lock:
-            return self._seconds if _authority(url) in self._hosts else 0
+            return self.difference if _authority(url) in self._hosts else 0
 
     def learn(self, url: str, date: str | None, signed: str, *, verified: bool) -> bool:
         """Takes note of an answer that refuses a request for its time.
@@ -78,16 +79,16 @@ class HostClocks:
             )
             return False
         with self._lock:
-            if abs(seconds - self._seconds) < MIN_SKEW and self._hosts:
+            if abs(seconds - self.difference) < MIN_SKEW and self._hosts:
                 self._hosts |= {host}
                 return True
             if time.monotonic() - self._changed < CHANGE_SECONDS:
                 return False
             self._changed = time.monotonic()
             if abs(seconds) < MIN_SKEW:  # our clock has been set right
-                self._seconds, self._hosts = 0, frozenset()
+                self.difference, self._hosts = 0, frozenset()
             else:
-                self._seconds, self._hosts = seconds, frozenset({host})
+                self.difference, self._hosts = seconds, frozenset({host})
             self.differ = bool(self._hosts)
         _warn(
             f"{host}: its clock and ours differ by {seconds} s; requests to it are signed with its time: set the clock"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.credentials import Credentials
@@ -27,7 +28,7 @@ from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
 from aws_hmac.sigv4.canonical import clean_values, header_plan, host_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from aws_hmac.signer import Signer
     from aws_hmac.sigv4.canonical import HeaderPlan
@@ -131,11 +132,11 @@ def add_to_clients(session: Any, mixin: type | None = None) -> None:
         session: botocore's, or one derived from it.
         mixin: what goes in front of a client's base classes.
     """
-    mixin = mixin or DirectClient
+    front = mixin or DirectClient
 
     def add(base_classes: list[type], **_: object) -> None:
-        if mixin not in base_classes:
-            base_classes.insert(0, mixin)
+        if front not in base_classes:
+            base_classes.insert(0, front)
 
     session.register("creating-client-class", add, unique_id="aws-hmac-direct")
 
@@ -144,16 +145,19 @@ class DirectClient:
     """Goes in front of a client's base classes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        signer = kwargs["request_signer"] = _direct_signer(kwargs["request_signer"])
+        signer = kwargs["request_signer"] = direct_signer(kwargs["request_signer"], DirectSigner)
         super().__init__(*args, **kwargs)
-        events = self.meta.events  # type: ignore[attr-defined] # of botocore's BaseClient
-        if "v4a" in _auth_module(type(signer)).AUTH_TYPE_MAPS:
-            options = kwargs["service_model"].metadata.get("auth") or ()
-            events.register_first("choose-signer", _V4Chooser(signer, options).choose)
-        events.register_first("needs-retry", needs_retry)
+        register(self, V4Chooser(signer, kwargs["service_model"]).choose, needs_retry)
 
 
-class _DirectSigner:
+def register(client: Any, choose_signer: Callable[..., Any], needs_retry: Callable[..., Any]) -> None:
+    """Registers the handlers of a client."""
+    if "v4a" in _auth_module(type(client)).AUTH_TYPE_MAPS:
+        client.meta.events.register_first("choose-signer", choose_signer)
+    client.meta.events.register_first("needs-retry", needs_retry)
+
+
+class DirectSigner:
     """Goes in front of a RequestSigner's class."""
 
     def get_auth_instance(
@@ -164,31 +168,36 @@ class _DirectSigner:
         auth = super().get_auth_instance(  # type: ignore[misc] # RequestSigner's
             signing_name, region_name, signature_version=version, **kwargs
         )
-        if not isinstance(getattr(auth, "credentials", None), DirectCredentials):
-            return auth
-        return device_auth(auth.credentials, type(self), version, signing_name, region_name, kwargs)
+        return device_auth(auth, type(self), version, signing_name, region_name, kwargs)
 
     get_auth = get_auth_instance
 
 
 def device_auth(
-    credentials: DirectCredentials,
-    signer_class: type,
-    version: str,
-    signing_name: str,
-    region_name: str,
-    kwargs: dict[str, Any],
+    stock: Any, signer_class: type, version: str, signing_name: str, region_name: str, kwargs: dict[str, Any]
 ) -> Any:
-    """Returns the object that signs one request by the device.
+    """Returns what signs one request by the device, in place of what botocore made of our credentials.
+
+    Args:
+        stock: what botocore made; returned as it is if it has other credentials, or a token.
+        signer_class: the RequestSigner's class.
+        version: the signature version, as botocore names it.
+        signing_name: the service.
+        region_name: the region.
+        kwargs: the other arguments of ``get_auth_instance``.
 
     Raises:
         UnsupportedError: this signature version needs the secret.
     """
-    auth_class = _auth_class(signer_class, version)
+    credentials = getattr(stock, "credentials", None)
+    if not isinstance(credentials, DirectCredentials):
+        return stock
+    auth_class = _auth_class(cast("Hashable", signer_class), version)
     if auth_class is None:
         raise UnsupportedError(_why_not(version, signing_name, credentials))
-    expires = {"expires": kwargs["expires"]} if "expires" in kwargs else {}
-    return auth_class(credentials, signing_name, region_name, **expires)
+    if "expires" in kwargs:
+        return auth_class(credentials, signing_name, region_name, expires=kwargs["expires"])
+    return auth_class(credentials, signing_name, region_name)
 
 
 def _why_not(version: str, signing_name: str, credentials: DirectCredentials) -> str:
@@ -215,8 +224,8 @@ class _DeviceSignature:
     """Goes in front of botocore's pure-Python signing classes."""
 
     credentials: DirectCredentials
-    key: tuple[str, SigningKey] | None = None
-    """A credential scope and its signing key, fetched beforehand where ``signature`` must not wait for the device."""
+    fetched: Mapping[str, SigningKey] = MappingProxyType({})
+    """Signing keys by credential scope, fetched beforehand where ``signature`` must not wait for the device."""
 
     def canonical_request(self, request: Any) -> str:
         if self.credentials.clocks.differ:
@@ -228,9 +237,8 @@ class _DeviceSignature:
         keys = self.credentials.signer.keys
         request.context[_SIGNED] = _Signed(self.credentials, keys.generation)
         scope: str = self.credential_scope(request)  # type: ignore[attr-defined] # SigV4Auth's
-        if self.key is not None and self.key[0] == scope:
-            return self.key[1].sign(string_to_sign.encode())
-        return signing_key(self.credentials, scope).sign(string_to_sign.encode())
+        key = self.fetched.get(scope) or signing_key(self.credentials, scope)
+        return key.sign(string_to_sign.encode())
 
 
 class _PlainHeaders(NamedTuple):
@@ -287,7 +295,7 @@ class _UnansweredSignature(_DeviceSignature):
 
     def signature(self, string_to_sign: str, request: Any) -> str:
         signature = super().signature(string_to_sign, request)
-        if self.key is None and self.credentials.signer.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
+        if not self.fetched and self.credentials.signer.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
             signature = super().signature(string_to_sign, request)
         return signature
 
@@ -310,7 +318,7 @@ def signing_key(credentials: DirectCredentials, scope: str) -> SigningKey:
 
 
 @lru_cache(maxsize=64)
-def _auth_class(signer_class: type, version: str) -> Callable[..., Any] | None:
+def _auth_class(signer_class: Any, version: str) -> Callable[..., Any] | None:
     name = _CLASSES.get(version)
     if name is None:
         return None
@@ -319,39 +327,44 @@ def _auth_class(signer_class: type, version: str) -> Callable[..., Any] | None:
     return type(f"Direct{name}", (mixin, base), {})
 
 
-def _auth_module(signer_class: type) -> Any:
-    """The module with the signing classes that belong to a RequestSigner: ``botocore.auth``, or the CLI v2's copy."""
-    home = next(base.__module__ for base in signer_class.__mro__ if base.__name__ == "RequestSigner")
+def _auth_module(of: type) -> Any:
+    """The module with the signing classes of a client's or signer's botocore: its own ``auth``, or the CLI v2's."""
+    home = next(base.__module__ for base in of.__mro__ if base.__name__ in ("BaseClient", "RequestSigner"))
     return sys.modules[f"{home.rpartition('.')[0]}.auth"]
 
 
 @lru_cache(maxsize=16)
-def _signer_class(base: Any) -> Any:
-    return type(f"Direct{base.__name__}", (_DirectSigner, base), {})
+def _signer_class(mixin: Any, base: Any) -> Any:
+    return type(f"Direct{base.__name__}", (mixin, base), {})
 
 
-def _direct_signer(given: Any) -> Any:
-    if isinstance(given, _DirectSigner):
-        return given  # installed twice
-    signer_class = _signer_class(cast("Hashable", type(given)))
+def direct_signer(given: Any, mixin: type) -> Any:
+    """Returns a RequestSigner that does all that the given one does, with `mixin` in front of its class."""
+    if isinstance(given, mixin):
+        return given
+    signer_class = _signer_class(cast("Hashable", mixin), cast("Hashable", type(given)))
     signer = signer_class.__new__(signer_class)
     vars(signer).update(vars(given))
     return signer
 
 
-class _V4Chooser:
+class V4Chooser:
     """Brings services that merely prefer Signature Version 4A back to Version 4."""
 
-    def __init__(self, signer: Any, options: Sequence[str]) -> None:
-        self._signer = signer
-        self._service_takes_v4 = "aws.auth#sigv4" in options
+    def __init__(self, signer: Any, service_model: Any) -> None:
+        self.signer = signer
+        self._service_takes_v4 = "aws.auth#sigv4" in (service_model.metadata.get("auth") or ())
 
     def choose(self, signature_version: object, signing_name: str, context: dict[str, Any], **_: object) -> str | None:
         """Handles ``choose-signer``, before botocore's own handlers."""
-        if not (_is_v4a(signature_version) or _is_v4a(context.get("auth_type"))):
+        if not self.concerns(signature_version, context):
             return None
-        auth = self._signer.get_auth_instance(signing_name, self._signer.region_name, "v4")
+        auth = self.signer.get_auth_instance(signing_name, self.signer.region_name, "v4")
         return self.fallback(auth, signing_name, context)
+
+    def concerns(self, signature_version: object, context: dict[str, Any]) -> bool:
+        """Whether Version 4A would be taken."""
+        return any(isinstance(v, str) and "v4a" in v for v in (signature_version, context.get("auth_type")))
 
     def fallback(self, auth: Any, signing_name: str, context: dict[str, Any]) -> str | None:
         """Returns the Version 4 that the endpoint or else the service takes, and sets its region, if it is ours."""
@@ -366,13 +379,9 @@ class _V4Chooser:
             return None
         signing_name = scheme.get("signingName", signing_name)
         context.setdefault("signing", {}).update(
-            region=scheme.get("signingRegion", self._signer.region_name), signing_name=signing_name
+            region=scheme.get("signingRegion", self.signer.region_name), signing_name=signing_name
         )
         return "s3v4" if signing_name.startswith("s3") else "v4"
-
-
-def _is_v4a(version: object) -> bool:
-    return isinstance(version, str) and "v4a" in version
 
 
 def needs_retry(request_dict: dict[str, Any], response: Any = None, endpoint: Any = None, **_: object) -> int | None:

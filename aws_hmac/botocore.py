@@ -7,12 +7,19 @@ with ``mode="direct"`` the device's key signs every request itself.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 try:
     import boto3
+    import botocore
     import botocore.session
-    from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
+    from botocore.credentials import (
+        CredentialProvider,
+        Credentials,
+        ReadOnlyCredentials,
+        create_credential_resolver,
+    )
     from botocore.exceptions import CredentialRetrievalError
 except ImportError as exc:
     from aws_hmac.errors import BackendUnavailableError
@@ -103,19 +110,87 @@ def install(
     """
     if not isinstance(session, botocore.session.Session):
         raise ConfigError("install takes a botocore session; for boto3 use aws_hmac.Session")
+    install_session(session, signer=signer, token_code=token_code, **options)
+
+
+def install_session(
+    session: Any, *, signer: Signer | None = None, token_code: Callable[[], str] | None = None, **options: Any
+) -> None:
+    """Is `install` for what behaves like a botocore session, as that of the AWS CLI v2's own copy does."""
     explicit = signer is not None or options.get("key") is not None
-    parsed = _options(session, options, signer_given=signer is not None, explicit=explicit)
+    parsed = parse_options(session, options, signer_given=signer is not None, explicit=explicit)
+    provide(session, _credentials(session, parsed, signer, token_code), first=explicit)
+
+
+def install_default(
+    *, signer: Signer | None = None, token_code: Callable[[], str] | None = None, **options: Any
+) -> None:
+    """Does what `install` does to every botocore session that this process makes from now on.
+
+    It reaches ``boto3.client(…)``, ``boto3.Session()`` and libraries that make sessions of their own; not
+    sessions that exist already, other processes, aiobotocore, or a client or session that is given credentials
+    in the program. With a signer or a key each session uses it; with neither, each whose profile has a block.
+    A second call replaces the first.
+
+    Args:
+        signer: signs.
+        token_code: returns an MFA code when one is needed; asked for on the terminal if None.
+        options: as for `Session`.
+
+    Raises:
+        ConfigError: an option is wrong or contradicts another.
+        KeyURIError: the key is no key URI.
+    """
+    global _default
+    if options.get("key") is not None:
+        named: dict[str, Any] = {
+            name: options.pop(name) for name in ("key", "access_key_id", "cache", "max_age") if name in options
+        }
+        if signer is not None:
+            raise ConfigError(f"install_default: {', '.join(named)} cannot be set where a signer is given")
+        signer = Options(named, what="install_default").open_signer()
+    if signer is not None:
+        Options({name: value for name, value in options.items() if value is not None}, what="install_default",
+                signer_given=True)  # fmt: skip
+
+    def initialize(session: botocore.session.Session) -> None:
+        if inspect.iscoroutinefunction(session.get_credentials):
+            return  # aiobotocore's
+
+        def make_resolver() -> Any:
+            # Made when it is first asked for: boto3 sets the profile after this function has been called.
+            resolver = create_credential_resolver(session, region_name=session.get_config_variable("region"))
+            if signer is not None or BLOCK in session.get_scoped_config():
+                parsed = parse_options(session, options, signer_given=signer is not None, explicit=signer is not None)
+                insert(resolver, _Provider(_credentials(session, parsed, signer, token_code)), first=signer is not None)
+            return resolver
+
+        session.lazy_register_component("credential_provider", make_resolver)
+
+    if _default is not None:
+        botocore.unregister_initializer(_default)
+    botocore.register_initializer(initialize)
+    _default = initialize
+
+
+_default: Callable[[botocore.session.Session], None] | None = None
+
+
+def _credentials(
+    session: Any,
+    parsed: Options,
+    signer: Signer | None,
+    token_code: Callable[[], str] | None,
+) -> Credentials:
     if parsed.mode == "direct":
         from aws_hmac._direct import DirectCredentials, add_to_clients
 
-        provide(session, DirectCredentials(signer or parsed.open_signer()), first=explicit)
         add_to_clients(session)
-        return
-    credentials = SessionBackedCredentials(SessionCredentials(parsed, signer=signer, token_code=token_code))
-    provide(session, credentials, first=explicit)
+        return DirectCredentials(signer or parsed.open_signer())
+    return SessionBackedCredentials(SessionCredentials(parsed, signer=signer, token_code=token_code))
 
 
-def provide(session: botocore.session.Session, credentials: Credentials, *, first: bool) -> None:
+def provide(session: Any, credentials: Credentials, *, first: bool) -> None:
     """Makes credentials the ones that a botocore session uses.
 
     Args:
@@ -127,15 +202,19 @@ def provide(session: botocore.session.Session, credentials: Credentials, *, firs
         ConfigError: the session has credentials of another source already.
     """
     resolver = session.get_component("credential_provider")
-    resolver.remove(METHOD)
-    provider = _Provider(credentials)
-    resolver.insert_before(resolver.providers[0].METHOD if first else "assume-role", provider)
+    insert(resolver, _Provider(credentials), first=first)
     # Nothing but the environment is looked at before ours: this asks neither a device nor the network.
     if resolver.load_credentials() is credentials and session.get_credentials() is not credentials:
         method = getattr(session.get_credentials(), "method", None)
         raise ConfigError(
             f"this botocore session has credentials already ({method}): install before they are used or set"
         )
+
+
+def insert(resolver: Any, provider: CredentialProvider, *, first: bool) -> None:
+    """Puts our provider into a session's chain, in place of one put there before; ``first`` as for `provide`."""
+    resolver.remove(METHOD)
+    resolver.insert_before(resolver.providers[0].METHOD if first else "assume-role", provider)
 
 
 class SessionBackedCredentials(Credentials):
@@ -211,9 +290,8 @@ class _Provider(CredentialProvider):
         return self._credentials
 
 
-def _options(
-    session: botocore.session.Session, given: dict[str, Any], *, signer_given: bool, explicit: bool
-) -> Options:
+def parse_options(session: Any, given: dict[str, Any], *, signer_given: bool, explicit: bool) -> Options:
+    """Reads the arguments of `install`, together with the profile's block unless they say all."""
     values = {name: value for name, value in given.items() if value is not None}
     if not explicit:
         options = load_profile(session.profile or "default", **values)

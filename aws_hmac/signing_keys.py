@@ -77,8 +77,7 @@ class SigningKeys:
         Raises:
             Error: whatever the backend raises; a kept key never does.
         """
-        key = self._keys.get((date, region, service))
-        if key is not None and (self.max_age is None or self._is_young(date)):
+        if (key := self.kept_key(date, region, service)) is not None:
             return key
         if self.mode == "none":
             return SigningKey(derive_signing_key(self._ask(date), region, service))
@@ -93,6 +92,11 @@ class SigningKeys:
                 if self.mode == "scope":
                     _wipe(date_key)
         return key
+
+    def kept_key(self, date: str, region: str, service: str) -> SigningKey | None:
+        """Returns kSigning if it is kept and may sign; never asks the device, so that it never waits."""
+        key = self._keys.get((date, region, service))
+        return key if self.max_age is None or self._is_young(date) else None
 
     def prefetch(self, now: float | None = None) -> None:
         """Fetches today's kDate, and tomorrow's from 5 minutes before midnight UTC on; for servers.
