@@ -15,6 +15,8 @@ pytestmark = pytest.mark.device("tpm2")
 
 
 class TestHandle(ImporterContract):
+    calls_per_thread = 10
+
     @pytest.fixture
     def uri(self, swtpm: Swtpm) -> str:
         return f"tpm2:handle=0x81008001?tcti={swtpm.tcti}"

@@ -16,7 +16,7 @@ from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_PUBLIC, TCTILdr
 from aws_hmac import DeviceBusyError, DeviceError, DeviceLostError, KeyMismatchError, open_backend
 from aws_hmac._swtpm import Swtpm
 from aws_hmac.testing import EXAMPLE_KEY, import_into
-from aws_hmac_backends.tpm2 import _device
+from aws_hmac_backends.tpm2 import _device, _tcti
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,27 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.device("tpm2")
 
 HANDLE = "handle=0x81008001"
+
+
+BRIDGE = """
+import os, socket, sys
+tpm = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+while command := os.read(0, 4096):
+    tpm.sendall(command)
+    answer = tpm.recv(4096)
+    if not answer:
+        break
+    os.write(1, answer)
+"""
+
+
+@pytest.fixture
+def piped(swtpm: Swtpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A way to swtpm over one connection: the TSS's own makes one for each command, and ports run out."""
+    monkeypatch.setattr(_tcti, "KINDS", (*_tcti.KINDS, "cmd"))
+    bridge = tmp_path / "bridge.py"
+    bridge.write_text(BRIDGE)
+    return f"cmd:{sys.executable} -S -E {bridge} {swtpm.port}".replace(" ", "%20")
 
 
 def expected(message: bytes) -> bytes:
@@ -72,9 +93,9 @@ def test_another_tpm_in_its_place(swtpm: Swtpm, tmp_path: Path) -> None:
             backend.hmac_sha256(b"20260101")
 
 
-def test_sixty_four_threads_and_kills(swtpm: Swtpm) -> None:
+def test_sixty_four_threads_and_kills(swtpm: Swtpm, piped: str) -> None:
     """10,240 HMACs, each compared, while the TPM is killed and started again; never a wrong one."""
-    named = import_into(f"tpm2:{HANDLE}?tcti={swtpm.tcti}&session=plain", EXAMPLE_KEY)
+    named = import_into(f"tpm2:{HANDLE}?tcti={piped}&session=plain", EXAMPLE_KEY)
     wrong: list[str] = []
     right, lost = [0] * 64, [0] * 64
 
@@ -111,9 +132,9 @@ def test_sixty_four_threads_and_kills(swtpm: Swtpm) -> None:
     assert sum(right) == 64 * 160
 
 
-def test_a_thousand_uses_leak_nothing(swtpm: Swtpm, tmp_path: Path) -> None:
+def test_a_thousand_uses_leak_nothing(piped: str, tmp_path: Path) -> None:
     """This TPM has three slots for objects and three for sessions; each use takes two and one."""
-    uri = f"tpm2:file={tmp_path}/k.pem?tcti={swtpm.tcti}&pcrs=sha256:23&session=plain"
+    uri = f"tpm2:file={tmp_path}/k.pem?tcti={piped}&pcrs=sha256:23&session=plain"
     with open_backend(import_into(uri, EXAMPLE_KEY)) as backend:
         for number in range(1000):
             message = b"%d" % number
