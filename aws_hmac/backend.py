@@ -1,8 +1,8 @@
 """The interface between aws-hmac and a device that holds a key.
 
 `HmacBackend` is all that signing needs: one method. What a device can do besides is a separate small
-capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `KeyRewrapper`, `PolicyPrinter`,
-`Diagnosable`), so that a read-only signer needs none of it. Nothing here knows AWS's signatures.
+capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `KeyTransfer`, `KeyRewrapper`,
+`PolicyPrinter`, `Diagnosable`), so that a read-only signer needs none of it. Nothing here knows AWS's signatures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from aws_hmac.errors import ConfigError, DeviceError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -235,6 +235,58 @@ class KeyRewrapper(ABC):
 
         Args:
             uri: the key under its new KEK.
+        """
+
+
+class KeyTransfer(ABC):
+    """A device that takes in a key which another machine, one without the device, wrapped for it alone.
+
+    Three steps: the target makes an offer; the sender checks that its name is the one that the target's owner
+    told by another way, and wraps the key to it; the target receives it. The key is never in clear there.
+    """
+
+    @classmethod
+    @abstractmethod
+    def transfer_offer(cls, uri: KeyURI) -> dict[str, str]:
+        """Returns what the sender needs: a public key of the device, and how the new key may be used.
+
+        Args:
+            uri: where the key will go.
+
+        Returns:
+            Nothing secret; ``name`` is what the sender compares, ``policy`` says in words what the key will need.
+        """
+
+    @classmethod
+    @abstractmethod
+    def transfer_wrap(
+        cls, offer: Mapping[str, str], key: bytes, *, expect_name: str, password: bytes | None = None
+    ) -> str:
+        """Wraps a key so that only the device which made the offer can take it in; needs no device.
+
+        Args:
+            offer: what `transfer_offer` returned.
+            key: the HMAC key, of any length above 0.
+            expect_name: the name that the target's owner told.
+            password: what the key is to ask for, where the offer says so.
+
+        Returns:
+            Text that may pass over any wire.
+
+        Raises:
+            KeyMismatchError: the offered key has another name.
+            ConfigError: the offer is damaged, or a password is missing or not wanted.
+        """
+
+    @classmethod
+    @abstractmethod
+    def transfer_receive(
+        cls, uri: KeyURI, wrapped: str, *, overwrite: bool = False, label: str | None = None
+    ) -> KeyURI:
+        """Takes a wrapped key in; otherwise as `KeyImporter.import_key`.
+
+        Raises:
+            KeyMismatchError: it was wrapped for another device.
         """
 
 

@@ -53,10 +53,7 @@ class AccessKey(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("uri", metavar="KEY_URI", help="where the key goes, such as pkcs11:token=aws;object=prod")
-    parser.add_argument("--access-key-id", metavar="ID", help="whose secret it is; a CSV file or a profile knows it")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--csv", metavar="FILE", type=Path, help="the accessKeys.csv of the IAM console")
-    source.add_argument("--from-profile", metavar="NAME", help="a profile of ~/.aws/credentials or ~/.aws/config")
+    add_secret_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the key that is there")
     parser.add_argument(
         "--sigv4a",
@@ -66,6 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_secret_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say where the secret access key is."""
+    parser.add_argument("--access-key-id", metavar="ID", help="whose secret it is; a CSV file or a profile knows it")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--csv", metavar="FILE", type=Path, help="the accessKeys.csv of the IAM console")
+    source.add_argument("--from-profile", metavar="NAME", help="a profile of ~/.aws/credentials or ~/.aws/config")
+
+
 def run(args: argparse.Namespace) -> int:
     """Imports the key and says what to do next."""
     from aws_hmac.keys import import_key
@@ -73,19 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from aws_hmac.uri import KeyURI
 
     backend_class(KeyURI.parse(args.uri).scheme)  # nobody should type a secret for a URI that cannot be
-    if args.access_key_id is not None and not args.access_key_id.strip():
-        raise ConfigError("--access-key-id is empty")
-    if args.csv is not None:
-        key = from_csv(args.csv, args.access_key_id)
-    elif args.from_profile is not None:
-        key = from_profile(args.from_profile)
-    elif sys.stdin is not None and sys.stdin.isatty():
-        key = AccessKey(args.access_key_id, _from_prompt())
-    else:
-        key = AccessKey(args.access_key_id, _from_standard_input())
-    if args.access_key_id not in (None, key.access_key_id):
-        raise ConfigError(f"--access-key-id is not that of the secret, which is {key.access_key_id}'s")
-    _warn_of_form(key)
+    key = read_access_key(args)
     uri = import_key(
         args.uri,
         key.secret_access_key,
@@ -104,6 +97,28 @@ def run(args: argparse.Namespace) -> int:
     else:
         _tell(uri, key, print_, sigv4a=args.sigv4a)
     return 0
+
+
+def read_access_key(args: argparse.Namespace) -> AccessKey:
+    """Reads the secret from where the arguments of `add_secret_arguments` say: file, profile, prompt or pipe.
+
+    Raises:
+        ConfigError: there is none, or it is somebody else's.
+    """
+    if args.access_key_id is not None and not args.access_key_id.strip():
+        raise ConfigError("--access-key-id is empty")
+    if args.csv is not None:
+        key = from_csv(args.csv, args.access_key_id)
+    elif args.from_profile is not None:
+        key = from_profile(args.from_profile)
+    elif sys.stdin is not None and sys.stdin.isatty():
+        key = AccessKey(args.access_key_id, _from_prompt())
+    else:
+        key = AccessKey(args.access_key_id, _from_standard_input())
+    if args.access_key_id not in (None, key.access_key_id):
+        raise ConfigError(f"--access-key-id is not that of the secret, which is {key.access_key_id}'s")
+    _warn_of_form(key)
+    return key
 
 
 def _tell(uri: str, key: AccessKey, fingerprint: str, *, sigv4a: bool) -> None:

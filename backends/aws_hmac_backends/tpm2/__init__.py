@@ -51,6 +51,7 @@ from aws_hmac.backend import (
     KeyImporter,
     KeyInspector,
     KeyLister,
+    KeyTransfer,
 )
 from aws_hmac.errors import (
     AuthenticationError,
@@ -68,6 +69,8 @@ from ._device import Device, Object, Work
 from ._keyfile import KeyFile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
     from ._options import Options
@@ -77,7 +80,7 @@ MAX_MESSAGE = 1024
 """Bytes that TPM2_HMAC takes in one command (MAX_DIGEST_BUFFER of the reference implementation)."""
 
 
-class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, Diagnosable):
+class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyTransfer, Diagnosable):
     """Asks a TPM for HMACs; the key stays inside it, or outside encrypted by it.
 
     Args:
@@ -171,6 +174,31 @@ class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         from ._manage import delete_key
 
         delete_key(_options.parse(uri))
+
+    @classmethod
+    def transfer_offer(cls, uri: KeyURI) -> dict[str, str]:
+        """Returns the public area of the parent that the URI names (``parent=ek-ecc``, the SRK, …), and its name."""
+        from ._transfer import offer
+
+        return offer(_options.parse(uri))
+
+    @classmethod
+    def transfer_wrap(
+        cls, offer: Mapping[str, str], key: bytes, *, expect_name: str, password: bytes | None = None
+    ) -> str:
+        """Wraps a key to a parent's public area, as an importable TSS2 PRIVATE KEY; needs the TSS, but no TPM."""
+        from ._transfer import wrap_key
+
+        return wrap_key(offer, key, expect_name=expect_name, password=password)
+
+    @classmethod
+    def transfer_receive(
+        cls, uri: KeyURI, wrapped: str, *, overwrite: bool = False, label: str | None = None
+    ) -> KeyURI:
+        """Takes a wrapped key in by TPM2_Import; it cannot be fixedTPM, but no policy lets it out."""
+        from ._transfer import receive
+
+        return receive(_options.parse(uri), wrapped, overwrite=overwrite, label=label)
 
     @classmethod
     def diagnose(cls, uri: KeyURI | None) -> list[Finding]:

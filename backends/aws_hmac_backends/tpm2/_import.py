@@ -40,6 +40,7 @@ def import_key(options: Options, key: bytes, *, overwrite: bool, label: str | No
     if not key:
         raise KeyURIError(f"{options.what}: the key is empty")
     password = options.secret("auth-source")
+    no_da = options.no_da if options.no_da is not None else password is None
 
     def make(work: Work, parent: Object) -> KeyFile:
         policy, seen = policy_for(work, password is not None)
@@ -47,7 +48,7 @@ def import_key(options: Options, key: bytes, *, overwrite: bool, label: str | No
             private, public, *_ = work.esys.create(
                 parent.tr,
                 _device.sensitive(password, shorten(key)),
-                public_area(options, password, policy, fixed=True),
+                public_area(policy, no_da=no_da, fixed=True),
                 TPM2B_DATA(),
                 TPML_PCR_SELECTION(),
                 session1=session,
@@ -74,15 +75,12 @@ def policy_for(work: Work, has_password: bool) -> tuple[tuple[_policy.Command, .
     return tuple(commands), _policy.record(now)
 
 
-def public_area(
-    options: Options, password: bytes | None, policy: tuple[_policy.Command, ...], *, fixed: bool
-) -> TPM2B_PUBLIC:
+def public_area(policy: tuple[_policy.Command, ...], *, no_da: bool, fixed: bool) -> TPM2B_PUBLIC:
     """Returns the public area of a new key.
 
     Args:
-        options: says whether wrong passwords count.
-        password: the key's.
-        policy: what must be run before its use.
+        policy: what must be run before its use; () for the password alone.
+        no_da: wrong passwords do not count.
         fixed: sets fixedTPM and fixedParent, which an imported duplicate cannot have.
     """
     attributes = TPMA_OBJECT.SIGN_ENCRYPT
@@ -90,7 +88,7 @@ def public_area(
         attributes |= TPMA_OBJECT.FIXEDTPM | TPMA_OBJECT.FIXEDPARENT
     # With a policy, the password alone must do nothing, neither as user nor as administrator.
     attributes |= TPMA_OBJECT.ADMINWITHPOLICY if policy else TPMA_OBJECT.USERWITHAUTH
-    if options.no_da if options.no_da is not None else password is None:
+    if no_da:
         attributes |= TPMA_OBJECT.NODA
     return TPM2B_PUBLIC.parse(
         "hmac:sha256", objectAttributes=attributes, authPolicy=_policy.digest_of(policy) if policy else None
@@ -169,10 +167,14 @@ def _place(
                     esys.evict_control(ESYS_TR.OWNER, old.tr, options.handle, session1=session)
                 esys.tr_close(esys.evict_control(ESYS_TR.OWNER, key.tr, options.handle, session1=session))
             if salt is not None:
-                query |= {"session-key": _text(salt_which).encode(), "session-key-name": salt.name.hex().encode()}
-            if options.pcrs is not None:
-                record = _policy.record(options.pcrs.read(esys), digits=RECORD_DIGITS)
-                query["pcr-record"] = record.encode()
+                query |= {"session-key": text(salt_which).encode(), "session-key-name": salt.name.hex().encode()}
+            pcrs = _policy.pcrs_of(made.policy)
+            if pcrs is not None:
+                query["pcrs"] = str(pcrs).encode()
+            if "PCR-Record" in made.notes:
+                seen = _policy.parse_record(made.notes["PCR-Record"])
+                short = {pcr: bytes.fromhex(value) for pcr, value in seen.items()}
+                query["pcr-record"] = _policy.record(short, digits=RECORD_DIGITS).encode()
         else:
             assert options.file is not None
             _keyfile.write(
@@ -187,13 +189,12 @@ def _as_file(
     made: KeyFile, which: int | str, parent: Object, salt_which: int | str, salt: Object | None, label: str | None
 ) -> KeyFile:
     """Returns a key with all that its file is to say."""
-    handles = {"owner": 0x40000001, "endorsement": 0x4000000B, "ek": 0x4000000B, "null": 0x40000007}
-    handle = which if isinstance(which, int) else handles[which.partition("-")[0]]
+    handle = which if isinstance(which, int) else hierarchy_of(which)
     notes = {"Label": " ".join(label.split())} if label else {}
-    notes |= {"Parent": _text(which), "Parent-Name": parent.name.hex()}
+    notes |= {"Parent": text(which), "Parent-Name": parent.name.hex()}
     if salt is not None:
         if salt_which != which:
-            notes["Session-Key"] = _text(salt_which)
+            notes["Session-Key"] = text(salt_which)
         notes["Session-Key-Name"] = salt.name.hex()
     notes |= made.notes
     return KeyFile(
@@ -207,5 +208,18 @@ def _as_file(
     )
 
 
-def _text(which: int | str) -> str:
+def hierarchy_of(primary: str) -> int:
+    """Returns the handle of the hierarchy that a primary key belongs to.
+
+    Raises:
+        KeyURIError: there is no such primary.
+    """
+    handles = {"owner": 0x40000001, "endorsement": 0x4000000B, "ek": 0x4000000B, "null": 0x40000007}
+    if primary not in _options.PRIMARIES:
+        raise KeyURIError(f"the parent {primary!r} is unknown")
+    return handles[primary.partition("-")[0]]
+
+
+def text(which: int | str) -> str:
+    """Returns a parent or session key as URIs and files write it."""
     return f"0x{which:x}" if isinstance(which, int) else which

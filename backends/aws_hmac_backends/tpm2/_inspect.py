@@ -49,14 +49,14 @@ def inspect(
     """
     with Work(esys, options) as work:
         key, policy = find(work)
-        findings = [_leaves(key, policy), *_use(options, key, policy), _session(options, file)]
+        findings = [_leaves(work, key, policy), *_use(options, key, policy), _session(options, file)]
         findings += _pcrs(work, options, file, policy)
         findings += [_where(options, file), _counter(work, key)]
     findings.append(_speed(esys, mac))
     return findings
 
 
-def _leaves(key: Object, policy: tuple[Command, ...]) -> Finding:
+def _leaves(work: Work, key: Object, policy: tuple[Command, ...]) -> Finding:
     """Tells whether TPM2_Duplicate could let the key out, and by what."""
     if key.has(TPMA_OBJECT.FIXEDTPM):
         return Finding("good", "fixedTPM", "the key cannot leave this TPM (fixedTPM, fixedParent)")
@@ -70,7 +70,9 @@ def _leaves(key: Object, policy: tuple[Command, ...]) -> Finding:
             "not set, and a branch of the policy (TPM2_PolicyOR) may let the key out (TPM2_PolicyDuplicationSelect)",
             "import the key anew with aws-hmac key import",
         )
-    known = policy and _policy.digest_of(policy) == bytes(key.public.authPolicy)
+    pcrs = _policy.pcrs_of(policy)
+    now = _policy.pcr_digest(pcrs.read(work.esys)) if pcrs is not None else b""
+    known = policy and _policy.digest_of(policy, now) == bytes(key.public.authPolicy)
     if known or not bytes(key.public.authPolicy):
         return Finding(
             "info",
@@ -80,7 +82,7 @@ def _leaves(key: Object, policy: tuple[Command, ...]) -> Finding:
     return Finding(
         "warning",
         "fixedTPM",
-        "not set, and the key has a policy that the URI does not describe: it may let the key out",
+        "not set, and the key's policy is not the one described (or a PCR changed): it may let the key out",
     )
 
 

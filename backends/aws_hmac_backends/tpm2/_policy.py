@@ -160,6 +160,9 @@ def policy_or(branches: Sequence[bytes]) -> Command:
     return Command(int(TPM2_CC.PolicyOR), TPML_DIGEST([TPM2B_DIGEST(b) for b in branches]).marshal())
 
 
+POLICY_PCR = int(TPM2_CC.PolicyPCR)
+"""The code of TPM2_PolicyPCR."""
+
 POLICY_AUTH_VALUE = Command(int(TPM2_CC.PolicyAuthValue))
 
 
