@@ -28,10 +28,9 @@ from aws_hmac.cli import main
 from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into
 from aws_hmac.uri import KeyURI
 from aws_hmac_backends.awskms import AwsKmsBackend
-from tests.backends.kms_server import ACCOUNT, REGION, FakeKms, KmsError, serve
+from tests.backends.kms_server import ACCOUNT, REGION, FakeKms, KmsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from aws_hmac import HmacBackend
@@ -42,16 +41,8 @@ MISSING = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/00000000-0000-0000-0000-000000000
 
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKms]:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS", PROFILES_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
-    with serve(FakeKms()) as kms:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", kms.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAKMSKMSKMSKMSKMSK")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the secret of the caller of KMS")
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        yield kms
+def kms(fake_kms: FakeKms) -> FakeKms:
+    return fake_kms
 
 
 @pytest.fixture

@@ -214,11 +214,8 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
     assert states == sorted(states, reverse=True)
 
 
-def test_killed_with_aws_kms(moto_server: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto_server.admin.access_key_id)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_server.admin.secret_access_key)
-    kms = moto_server.client("kms", region="eu-west-1")
+def test_killed_with_aws_kms(moto_kms: MotoServer, tmp_path: Path) -> None:
+    kms = moto_kms.client("kms", region="eu-west-1")
     old, new = (f"aws-kms://{kms.create_key()['KeyMetadata']['Arn']}" for _ in range(2))
     killed = 0
     for step in (3, 6, 9, 12, 15, 18, 99):

@@ -36,7 +36,7 @@ from __future__ import annotations
 import hmac
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aws_hmac.backend import (
     Finding,
@@ -47,6 +47,7 @@ from aws_hmac.backend import (
     KeyInspector,
     KeyLister,
     KeyRewrapper,
+    PolicyPrinter,
 )
 from aws_hmac.errors import (
     DeviceError,
@@ -70,7 +71,7 @@ _QUERY = ("planned-kek", "format", "profile", "region", "endpoint-url")
 _ACCESS_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,}", re.ASCII)
 
 
-class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyRewrapper):
+class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyRewrapper, PolicyPrinter):
     """A key in an encrypted Tink keyset; see this module for the URI.
 
     Args:
@@ -223,6 +224,19 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
             except FileNotFoundError as exc:
                 raise KeyNotFoundError(f"{uri.identity}: there is no file {path}") from exc
             sync_folder(path.parent)
+
+    @classmethod
+    def policy(cls, uri: KeyURI, role: Literal["signer", "importer"]) -> str:
+        """Returns the least policy on the KEK: for AWS an IAM policy, for Google the key's IAM bindings.
+
+        Raises:
+            KeyURIError: the KEK is not named in full.
+            UnsupportedError: it is a local file, which knows no policies.
+        """
+        from .policies import policy
+
+        _path(uri)
+        return policy(uri, role)
 
 
 def _path(uri: KeyURI) -> Path:

@@ -36,19 +36,20 @@ def read_encrypted(content: bytes, name: str) -> bytes:
     Raises:
         KeyMismatchError: it is no encrypted keyset, or one in the clear.
     """
+    # First: in binary, a keyset in the clear reads as an encrypted one, and would be sent to the KMS as it is.
+    if _is_clear(content):
+        raise KeyMismatchError(
+            f"{name}: the file holds a keyset in the clear, so its secret is known to whoever read it:"
+            " make a new access key and import that"
+        )
     try:
         wrapped = bytes(_reader(content).read_encrypted().encrypted_keyset)
     except (tink.TinkError, UnicodeDecodeError):
-        wrapped = b""  # "from None" below: the exception may quote a key in the clear
+        wrapped = b""
     if not wrapped:
-        if _is_clear(content):
-            raise KeyMismatchError(
-                f"{name}: the file holds a keyset in the clear, so its secret is known to whoever read it:"
-                " make a new access key and import that"
-            ) from None
         raise KeyMismatchError(
             f"{name}: the file is no encrypted Tink keyset, JSON or binary: cut off, changed, or another file"
-        ) from None
+        )
     return wrapped
 
 
@@ -177,7 +178,7 @@ def _reader(content: bytes) -> tink.KeysetReader:
 
 def _is_clear(content: bytes) -> bool:
     try:
-        return any(key.key_data.value for key in _reader(content).read().key)
+        return any(key.key_data.type_url.startswith("type.") for key in _reader(content).read().key)
     except (tink.TinkError, UnicodeDecodeError):
         return False
 
