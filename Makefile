@@ -37,6 +37,10 @@ format: $(VENV)/.done
 bench: $(VENV)/.done
 	$(BIN)/python -m tests.bench
 
+# Random requests, aws-hmac against botocore; FUZZ='--count 10000' for fewer.
+fuzz: $(VENV)/.done
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 # Every operation of every service, stock botocore against direct signing: about two minutes.
 sweep: $(VENV)/.done
 	$(BIN)/python -m tests.sweep
