@@ -52,7 +52,9 @@ class GcpKms:
         key = request.name.partition("/cryptoKeyVersions/")[0]
         number = len(self._versions(key, context))
         self._usable(f"{key}/cryptoKeyVersions/{number}", context)
-        assert request.plaintext_crc32c == crc32c(request.plaintext)
+        checked = request.plaintext_crc32c is not None
+        if checked and request.plaintext_crc32c != crc32c(request.plaintext):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The checksum in field plaintext_crc32c did not match.")
         nonce = os.urandom(12)
         aead = AESGCM(self.keys[key][-1])
         sealed = aead.encrypt(nonce, request.plaintext, request.additional_authenticated_data)
@@ -61,8 +63,7 @@ class GcpKms:
             name=f"{key}/cryptoKeyVersions/{number}",
             ciphertext=ciphertext,
             ciphertext_crc32c=crc32c(ciphertext),
-            verified_plaintext_crc32c=True,
-            verified_additional_authenticated_data_crc32c=True,
+            verified_plaintext_crc32c=checked,
         )
 
     def decrypt(self, request: Any, context: Any) -> Any:
