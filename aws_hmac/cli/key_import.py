@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aws_hmac.errors import ConfigError, SecurityWarning
+from aws_hmac.errors import ConfigError, KeyExistsError, SecurityWarning
 
 if TYPE_CHECKING:
     import argparse
@@ -73,29 +73,34 @@ def add_secret_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports the key and says what to do next."""
+    from aws_hmac.backend import fingerprint_of
     from aws_hmac.keys import import_key
-    from aws_hmac.registry import backend_class, open_backend
+    from aws_hmac.registry import backend_class
     from aws_hmac.uri import KeyURI
 
     backend_class(KeyURI.parse(args.uri).scheme)  # nobody should type a secret for a URI that cannot be
     key = read_access_key(args)
-    uri = import_key(
-        args.uri,
-        key.secret_access_key,
-        overwrite=args.overwrite,
-        access_key_id=key.access_key_id,
-        sigv4a=args.sigv4a,
-    )
-    from aws_hmac.backend import fingerprint
-
-    with open_backend(uri) as backend:
-        print_ = fingerprint(backend).hex()
+    try:
+        uri = import_key(
+            args.uri,
+            key.secret_access_key,
+            overwrite=args.overwrite,
+            access_key_id=key.access_key_id,
+            sigv4a=args.sigv4a,
+        )
+    except KeyExistsError as exc:
+        raise KeyExistsError(str(exc) if args.overwrite else f"{exc}; --overwrite replaces it") from exc
+    # import_key has seen that the device computes with this very key: opening it once more might prompt once more.
+    secret = key.secret_access_key.rstrip("\r\n").encode()
+    fingerprint = fingerprint_of((b"AWS4A" if args.sigv4a else b"AWS4") + secret).hex()
     if args.json:
         from aws_hmac.cli.output import print_json
 
-        print_json({"uri": uri, "access_key_id": key.access_key_id, "fingerprint": print_, "plaintext": key.plaintext})
+        print_json(
+            {"uri": uri, "access_key_id": key.access_key_id, "fingerprint": fingerprint, "plaintext": key.plaintext}
+        )
     else:
-        _tell(uri, key, print_, sigv4a=args.sigv4a)
+        _tell(uri, key, fingerprint, sigv4a=args.sigv4a)
     return 0
 
 
@@ -193,6 +198,8 @@ def _from_standard_input() -> str:
         )
     if len(data) > MAX_SIZE:
         raise ConfigError(f"standard input holds more than {MAX_SIZE} bytes: no secret access key")
+    if b"secret access key" in data.lower():
+        raise ConfigError("standard input is a CSV file, not a secret; give the file by --csv")
     try:
         return data.decode("ascii")
     except UnicodeDecodeError:

@@ -83,6 +83,7 @@ def test_a_line_end_is_stripped_and_said(
         (b"secret\0", "blank or control character"),
         (b"s\xc3\xa9cret", "not ASCII"),
         (b"x" * 100_000, "more than"),
+        (b"Access key ID,Secret access key\nAKIAB,secret\n", "give the file by --csv"),
     ],
 )
 def test_no_secret(
@@ -163,10 +164,11 @@ def test_overwrite(uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert stored(uri) == b"AWS4new"
 
 
-def test_sigv4a(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigv4a(uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     give(monkeypatch, b"new")
     assert main(["key", "import", uri, "--sigv4a"]) == 0
     assert stored(uri) == b"AWS4Anew"
+    assert fingerprint_of(b"AWS4Anew").hex() in capsys.readouterr().out
 
 
 def test_a_device_that_computes_something_else(
