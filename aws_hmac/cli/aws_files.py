@@ -70,7 +70,14 @@ def parse(text: str, path: Path) -> dict[str, dict[str, str]]:
         said = f"{what} is there twice" if what else "neither [section] nor name = value"
         # "from None": the exception shows the line, which may hold a secret.
         raise ConfigError(f"{path}: line {line}: {said}; no SDK can read it") from None
-    return {name: dict(parser[name]) for name in parser.sections()}
+    found = {name: dict(parser[name]) for name in parser.sections()}
+    for heading, options in found.items():
+        for option, value in options.items():
+            if value.startswith("\n") and not all("=" in line for line in value.splitlines() if line.strip()):
+                raise ConfigError(
+                    f"{path}: [{heading}]: a line beneath {option} is not name = value; botocore reads none"
+                )
+    return found
 
 
 def profile_name(heading: str, *, config: bool) -> str | None:
@@ -157,32 +164,39 @@ def edit(text: str, path: Path, profile: str, *, options: Mapping[str, str | Non
 
 
 def _put(lines: list[str], heading: str, name: str, new: Sequence[str] | None, newline: str) -> None:
-    """Replaces, adds (after the section's last option) or removes one option, in place."""
+    """Replaces, adds (after the section's last option) or removes one option, in place; comments in it stay."""
     first, found = _find(lines, heading)
     old = next((o for o in found if o.name == name), None)
     # Where options are indented, one that is not would swallow those below it.
-    new = [found[0].indent + line for line in new or ()] if found else new or ()
+    indent = found[0].indent if found else ""
+    put = [line if _says_nothing(line) else indent + line for line in new or ()]
     if old is not None:
-        lines[old.start : old.end] = new
-    elif new:
+        comments = [] if name == BLOCK and new else list(filter(_says_nothing, lines[old.start : old.end]))
+        lines[old.start : old.end] = put + comments
+    elif put:
         at = found[-1].end if found else first + 1
         if not lines[at - 1].endswith(("\n", "\r")):
             lines[at - 1] += newline
-        lines[at:at] = new
+        lines[at:at] = put
 
 
 def _merged(lines: list[str], heading: str, block: Mapping[str, str], newline: str) -> list[str]:
-    """The lines of the new block: the old one's order and comments stay, so do its values that did not change."""
+    """The lines of the new block, in the old one's order, with its comments."""
     old = next((o for o in _find(lines, heading)[1] if o.name == BLOCK), None)
     todo = dict(block)
     merged = [f"{BLOCK} ={newline}"]
     for line in lines[old.start + 1 : old.end] if old else ():
         name = line.partition("=")[0].strip()
-        if name[:1] in ("#", ";"):
-            merged.append(f"  {line.strip()}{newline}")
+        if _says_nothing(line):
+            merged.append(line)
         elif name in todo:
             merged.append(f"  {name} = {todo.pop(name)}{newline}")
     return merged + [f"  {name} = {value}{newline}" for name, value in todo.items()]
+
+
+def _says_nothing(line: str) -> bool:
+    """Whether a line is a comment or blank."""
+    return line.strip()[:1] in ("", "#", ";")
 
 
 def _find(lines: Sequence[str], heading: str) -> tuple[int, list[_Option]]:
@@ -192,9 +206,9 @@ def _find(lines: Sequence[str], heading: str) -> tuple[int, list[_Option]]:
     indent = 0
     in_option = False
     for number, line in enumerate(lines):
-        text = line.strip()
-        if not text or text[0] in "#;":
+        if _says_nothing(line):
             continue
+        text = line.strip()
         this = len(line) - len(line.lstrip())
         if in_option and this > indent:
             if found:

@@ -140,8 +140,8 @@ def test_missing_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_the_search_finds_what_lies_across_two_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_scan, "CHUNK", 4096)
     program = (
-        "import mmap, sys; page = mmap.mmap(-1, 3 * 4096); name = sys.stdin.readline().strip().encode();"
-        "page[4096 - 7:4096 - 7 + len(name)] = name; page[-len(name):] = name; del name;"
+        "import mmap, sys; pages = mmap.mmap(-1, 51 * 4096); name = sys.stdin.readline().strip().encode()\n"
+        "for page in range(1, 51): pages[page * 4096 - 7:page * 4096 - 7 + len(name)] = name\n"
         "print('ready', flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -153,7 +153,7 @@ def test_the_search_finds_what_lies_across_two_chunks(monkeypatch: pytest.Monkey
     child.stdout.readline()
     try:
         found = memory_scan.scan(child.pid, {"it": text, "not it": text[::-1]})
-        assert found.hits["it"] >= 2
+        assert 50 <= found.hits["it"] < 70  # and the few copies that Python made
         assert found.hits["not it"] == 0
         assert found.size > 4 * 2**20
     finally:

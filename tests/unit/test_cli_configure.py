@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import collections
 import os
+import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
+from botocore import configloader
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aws_hmac import profile
 from aws_hmac.cli import aws_files, configure, main
+from aws_hmac.errors import ConfigError
 
 ID = "AKIAIOSFODNN7EXAMPLE"
 URI = "memory:env=AWS_HMAC_TEST"
@@ -128,9 +136,63 @@ def test_the_rest_stays_byte_for_byte(config: Path, text: str, words: list[str])
     assert scoped["credential_process"] == PROCESS
     if words:
         assert scoped["region"] == "ap-south-1"
-    # once more changes nothing
+    # once more changes nothing, and writes nothing
+    inode = config.stat().st_ino
     assert run("--overwrite", *words) == 0
     assert config.read_bytes() == after
+    assert config.stat().st_ino == inode
+
+
+LINES = st.sampled_from([
+    "", " ", "# comment", "; comment", "  # indented comment", "[default]", "[profile prod]", '[profile "prod"]',
+    "[profile prod] # x", "[profile  prod]", " [profile prod]", "[plugins]", "[sso-session prod]", "[profile b]",
+    "region = eu-west-1", "region: x", "  region = y", "output=json", "s3 =", "  a = 1", "\tb = 2", "    deep = 3",
+    "aws_hmac =", "aws_hmac = x", "  key = memory:env=OLD", "  access_key_id = A", "  # in the block",
+    "credential_process = other", "CREDENTIAL_PROCESS = other", "x = [y]", "= z", "key with blanks = 1 = 2", "lonely",
+])  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(LINES, max_size=14), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_any_file_is_changed_as_meant_or_refused(lines: list[str], newline: str, last: bool) -> None:
+    """botocore's own parser is the judge; what does not belong to the profile's options stays byte for byte."""
+    text = newline.join(lines) + (newline if last else "")
+    options = {"credential_process": PROCESS}
+    block = {"key": URI, "access_key_id": ID}
+    try:
+        changed = aws_files.edit(text, Path("config"), "prod", options=options, block=block)
+    except ConfigError:
+        return
+    with tempfile.NamedTemporaryFile("w", newline="") as before, tempfile.NamedTemporaryFile("w", newline="") as after:
+        before.write(text)
+        before.flush()
+        after.write(changed)
+        after.flush()
+        old = configloader.load_config(before.name)["profiles"]
+        new = configloader.load_config(after.name)["profiles"]
+    expected = {k: v for k, v in old.get("prod", {}).items() if k not in ("aws_hmac", "credential_process")}
+    assert new.pop("prod") == expected | {"credential_process": PROCESS, "aws_hmac": block}
+    old.pop("prod", None)
+    assert new == old
+    lost = collections.Counter(re.findall("[^\r\n]+", text)) - collections.Counter(re.findall("[^\r\n]+", changed))
+    first = {line.strip().split()[0].lower() for line in lost if line == line.lstrip()}
+    assert first <= {"credential_process", "aws_hmac"}  # what else went stood indented beneath one of these
+
+
+def test_what_would_be_misread_is_not_written(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = aws_files._put
+
+    def clumsy(lines: list[str], *rest: Any) -> None:
+        real(lines, *rest)
+        lines.remove("region = x\n") if "region = x\n" in lines else None
+
+    monkeypatch.setattr(aws_files, "_put", clumsy)
+    config.write_text("[default]\nregion = x\n")
+    assert run() == 1
+    assert "too unusual to change safely" in capsys.readouterr().err
+    assert config.read_text() == "[default]\nregion = x\n"
 
 
 def test_other_sections_are_not_touched_at_all(config: Path) -> None:
@@ -176,6 +238,7 @@ def test_a_foreign_credential_process_needs_overwrite(config: Path, capsys: pyte
         (b"[default]\nregion\n", "line 2: neither"),
         (b"[a]\nx=1\n[a]\ny=1\n", "line 3: a section is there twice"),
         (b"[a]\nx=1\nx=2\n", "line 3: an option is there twice"),
+        (b"[a]\ns3 =\n  x\n", "[a]: a line beneath s3 is not name = value"),
         (b'[profile prod]\n[profile "prod"]\n', "two sections"),
         (b"[default]\nx = 1\n  [profile prod]\n", None),
     ],
@@ -266,6 +329,7 @@ def in_a_child(*, uid: int = 0, limit: int = 0) -> subprocess.CompletedProcess[s
 import os, resource, sys
 from aws_hmac import profile
 from aws_hmac.cli import aws_files, configure, main
+from aws_hmac.errors import ConfigError
 configure.command_path = lambda: "/usr/bin/aws-hmac"
 uid, limit, *words = sys.argv[1:]
 home = os.environ["HOME"]
