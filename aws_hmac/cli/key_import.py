@@ -137,7 +137,6 @@ def _tell(uri: str, key: AccessKey, fingerprint: str, *, sigv4a: bool) -> None:
     out.print(Text.assemble(("✓", "green"), " the key is in the device, which computes with it as it should"))
     out.print(Text.assemble("  key URI:      ", (clean(uri), "bold")))
     out.print(f"  fingerprint:  {fingerprint}")
-    out.print("Next:")
     steps = []
     if key.plaintext is not None:
         steps.append(f"remove the plaintext: {key.plaintext}")
@@ -147,6 +146,8 @@ def _tell(uri: str, key: AccessKey, fingerprint: str, *, sigv4a: bool) -> None:
             f"see that AWS accepts it: aws-hmac key check {quote(uri)} --sts --access-key-id {key_id}",
             f"write a profile: aws-hmac configure --profile NAME --key {quote(uri)} --access-key-id {key_id}",
         ]
+    if steps:
+        out.print("Next:")
     for number, step in enumerate(steps, 1):
         what, _, how = step.partition(": ")
         out.print(Text.assemble(f"  {number}. {what}: ", (clean(how), "cyan")))
