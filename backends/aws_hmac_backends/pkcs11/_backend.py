@@ -14,18 +14,21 @@ from aws_hmac.backend import (
     KeyImporter,
     KeyInspector,
     KeyLister,
+    KeyTransfer,
 )
 from aws_hmac.errors import DeviceError, DeviceLostError
 from aws_hmac_backends.pkcs11 import _import, _inspect, _modules, _tokens
 from aws_hmac_backends.pkcs11._errors import map_exceptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
     from aws_hmac.uri import KeyURI
 
 
-class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, Diagnosable):
+class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyTransfer, Diagnosable):
     """A key on a PKCS#11 token.
 
     Opened keys of one token share the process's login on it. Where the token, its session or the module was lost
@@ -121,6 +124,34 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
     def delete_key(cls, uri: KeyURI) -> None:
         """Destroys the one key that a URI names."""
         _import.delete_key(uri)
+
+    @classmethod
+    def transfer_offer(cls, uri: KeyURI) -> dict[str, str]:
+        """Makes an RSA key pair on the token, whose private half unwraps and does nothing else."""
+        from aws_hmac_backends.pkcs11 import _transfer
+
+        return _transfer.offer(uri)
+
+    @classmethod
+    def transfer_wrap(
+        cls, offer: Mapping[str, str], key: bytes, *, expect_name: str, password: bytes | None = None
+    ) -> str:
+        """Wraps a key by AES-KWP, and the AES key by RSA-OAEP; needs no token."""
+        from aws_hmac_backends.pkcs11 import _transfer
+
+        try:
+            return _transfer.wrap(offer, key, expect_name=expect_name, password=password)
+        finally:
+            del key  # tracebacks show what frames hold
+
+    @classmethod
+    def transfer_receive(
+        cls, uri: KeyURI, wrapped: str, *, overwrite: bool = False, label: str | None = None
+    ) -> KeyURI:
+        """Unwraps a key in the token, where it is what an imported one is, and destroys the RSA key pair."""
+        from aws_hmac_backends.pkcs11 import _transfer
+
+        return _transfer.receive(uri, wrapped, overwrite=overwrite, label=label)
 
     @classmethod
     def diagnose(cls, uri: KeyURI | None) -> list[Finding]:

@@ -18,7 +18,7 @@ from aws_hmac_backends.pkcs11 import _modules, _tokens
 from aws_hmac_backends.pkcs11._errors import map_exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROBE = b"aws-hmac import check"
 
@@ -50,7 +50,7 @@ SIZES = (0, 32, 64)
 """Lengths, in bytes, to which a shorter key is filled with zeros, which leaves its HMACs the same (RFC 2104,
 section 2): some tokens take no key shorter than the hash, or than its block."""
 
-_NOT_THIS_WAY = (
+NOT_THIS_WAY = (
     pkcs11.ArgumentsBad,
     pkcs11.AttributeReadOnly,
     pkcs11.AttributeTypeInvalid,
@@ -74,48 +74,59 @@ def import_key(uri: KeyURI, key: bytes, *, overwrite: bool, label: str | None) -
     with a random end, so that two keys of one name can be told apart.
     """
     name = uri.identity
-    _tokens.check(uri)
-    if not uri.path.get("object") and not uri.path.get("id"):
-        raise KeyURIError(f"{name}: the key needs a name: add object=… (or id=%…)")
+    held = [shorten(key)]
     try:
         if not key:
             raise UnsupportedError(f"{name}: the key is empty")
-        connection, found = _tokens.find_keys(uri, name)
-        try:
-            if found and not overwrite:
-                raise KeyExistsError(f"{name}: there is such a key already: {found[0]}")
-            if len(found) > 1:
-                raise AmbiguousKeyError(f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart")
-            with _modules.DEVICE, map_exceptions(name):
-                _replace(connection, uri, key, found, label, name)
-        finally:
-            with _modules.DEVICE:
-                connection.release()
+        return place(uri, lambda session: _create(session, uri, held[0], label, name), overwrite=overwrite)
     finally:
         del key  # tracebacks show what frames hold
+        held.clear()
+
+
+def place(uri: KeyURI, make: Callable[[Any], Any], *, overwrite: bool) -> KeyURI:
+    """Makes a key on the token that a URI names, and lets the old one go after it.
+
+    Args:
+        uri: where the key goes.
+        make: given a session that may write, logged in, makes the key's object.
+        overwrite: replaces the one key that is there.
+    """
+    name = uri.identity
+    _tokens.check(uri)
+    if not uri.path.get("object") and not uri.path.get("id"):
+        raise KeyURIError(f"{name}: the key needs a name: add object=… (or id=%…)")
+    connection, found = _tokens.find_keys(uri, name)
+    try:
+        if found and not overwrite:
+            raise KeyExistsError(f"{name}: there is such a key already: {found[0]}")
+        if len(found) > 1:
+            raise AmbiguousKeyError(f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart")
+        with _modules.DEVICE, map_exceptions(name):
+            _replace(connection, uri, make, found, name)
+    finally:
+        with _modules.DEVICE:
+            connection.release()
     return uri
 
 
 def _replace(
-    connection: _tokens.Connection, uri: KeyURI, key: bytes, old: list[_tokens.Found], label: str | None, name: str
+    connection: _tokens.Connection, uri: KeyURI, make: Callable[[Any], Any], old: list[_tokens.Found], name: str
 ) -> None:
+    if connection.token.flags & TokenFlag.WRITE_PROTECTED:
+        raise KeyPolicyError(f"{name}: {_tokens.describe_token(connection.token)} is write-protected")
+    session = connection.token.open(rw=True, attribute_mapper=_tokens.MAPPER)
     try:
-        if connection.token.flags & TokenFlag.WRITE_PROTECTED:
-            raise KeyPolicyError(f"{name}: {_tokens.describe_token(connection.token)} is write-protected")
-        session = connection.token.open(rw=True, attribute_mapper=_tokens.MAPPER)
-        try:
-            new = _create(session, uri, shorten(key), label, name)
-            known = {item.object.handle for item in old} | {new.handle}
-            if any(item.object.handle not in known for item in connection.find(uri)):
-                new.destroy()
-                raise KeyExistsError(f"{name}: another process imported such a key at the same time")
-            for item in old:
-                _destroy(session, item, name, undo=new)
-        finally:
-            with suppress(pkcs11.PKCS11Error):
-                session.close()
+        new = make(session)
+        known = {item.object.handle for item in old} | {new.handle}
+        if any(item.object.handle not in known for item in connection.find(uri)):
+            new.destroy()
+            raise KeyExistsError(f"{name}: another process imported such a key at the same time")
+        for item in old:
+            _destroy(session, item, name, undo=new)
     finally:
-        del key
+        with suppress(pkcs11.PKCS11Error):
+            session.close()
 
 
 def _create(session: Any, uri: KeyURI, key: bytes, label: str | None, name: str) -> Any:
@@ -125,7 +136,7 @@ def _create(session: Any, uri: KeyURI, key: bytes, label: str | None, name: str)
     expected = hmac.digest(key, _PROBE, "sha256")
     template: dict[Attribute, object] = {}
     try:
-        for optional, size, key_type in product(_optional(uri, label), SIZES, _tokens.KEY_TYPES):
+        for optional, size, key_type in product(optional_attributes(uri, label), SIZES, _tokens.KEY_TYPES):
             if size and size <= len(key):
                 continue
             template = MUST | optional | {Attribute.KEY_TYPE: key_type, Attribute.VALUE: key.ljust(size, b"\0")}
@@ -139,7 +150,7 @@ def _create(session: Any, uri: KeyURI, key: bytes, label: str | None, name: str)
                     refusals.append("a wrong HMAC")
                 else:
                     refusals.append("a key that can be read")
-            except _NOT_THIS_WAY as exc:
+            except NOT_THIS_WAY as exc:
                 last = exc
                 refusals.append(type(exc).__name__)
             finally:
@@ -152,7 +163,7 @@ def _create(session: Any, uri: KeyURI, key: bytes, label: str | None, name: str)
     ) from last
 
 
-def _optional(uri: KeyURI, label: str | None) -> Iterator[dict[Attribute, object]]:
+def optional_attributes(uri: KeyURI, label: str | None) -> Iterator[dict[Attribute, object]]:
     """What is asked of the token besides, less and less."""
     named: dict[Attribute, object] = {}
     if "object" in uri.path:
