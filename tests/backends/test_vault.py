@@ -99,6 +99,23 @@ class TestUnfitKeys:
         with pytest.raises(UnsupportedError, match="aes256-gcm96"):
             import_into(uri, EXAMPLE_KEY, overwrite=True)
 
+    def test_only_hmac_keys_are_listed(self, vault: Vault) -> None:
+        other, named = KeyURI.parse(self.make(vault, type="aes256-gcm96")), KeyURI.parse(vault.imported())
+        listed = [KeyURI.parse(entry.uri).get("key") for entry in VaultBackend.list_keys(named.replace(key=None))]
+        assert named.get("key") in listed
+        assert other.get("key") not in listed
+        assert VaultBackend.list_keys(other) == []
+
+    def test_a_missing_key_names_those_that_are_there(self, vault: Vault) -> None:
+        named = KeyURI.parse(vault.imported())
+        with pytest.raises(KeyNotFoundError, match="there is no such key; there are ") as caught:
+            open_backend(named.replace(key="aws-proud", version=None))
+        assert str(named.get("key")) in str(caught.value) or "more" in str(caught.value)
+        token = vault.token(VaultBackend.policy(named.replace(key="aws-proud"), "signer"))
+        query = {**named.query, "token-source": f"file:{vault.file(token)}".encode()}
+        with pytest.raises(KeyNotFoundError, match=r"there is no such key$"):  # a signer may not list
+            open_backend(KeyURI("vault", {**named.path, "key": "aws-proud"}, query))
+
     def test_a_key_of_vaults_own_takes_no_import(self, vault: Vault) -> None:
         uri = self.make(vault, type="hmac", key_size=32)
         with pytest.raises(KeyExistsError):

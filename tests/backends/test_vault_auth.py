@@ -388,7 +388,7 @@ class TestUserpass:
 
     def test_a_name_with_a_slash_is_no_path(self, login: Login) -> None:
         source = f"file:{login.vault.file('x')}"
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError, match="login was refused: invalid username or password"):
             open_backend(login.uri("userpass", username="../../sys", password_source=source))
 
 

@@ -131,6 +131,14 @@ class TestFailover:
         )
         assert KeyURI.parse(import_into(named, b"second" * 8, overwrite=True)).get("version") == "2"
 
+    def test_nor_to_another_address(self, vault_double: Vault) -> None:
+        named = vault_double.imported()
+        here = vault_double.addresses[0]
+        path = f"{vault_double.mount}/keys/{KeyURI.parse(named).get('key')}/import_version"
+        vault_double.order("fault", path=path, kind="drop")
+        both = str(changed(named, addr=f"{here},{here.replace('127.0.0.1', 'localhost')}"))
+        assert KeyURI.parse(import_into(both, b"second" * 8, overwrite=True)).get("version") == "2"
+
     def test_an_import_that_did_not_arrive(self, vault_double: Vault) -> None:
         uri = vault_double.uri()
         path = f"{vault_double.mount}/keys/{KeyURI.parse(uri).get('key')}/import"
@@ -242,7 +250,9 @@ class TestNodes:
         named = vault_cluster.imported()
         vault_cluster.order("seal", node=0)
         with open_backend(named) as key:
-            assert right(key)
+            before = vault_cluster.order("status")["requests"][0]
+            assert all(right(key) for _ in range(10))
+            assert vault_cluster.order("status")["requests"][0] == before, "who answered last is asked first"
 
     def test_redirect_among_the_configured(self, vault_cluster: Vault) -> None:
         named = vault_cluster.imported()
@@ -288,6 +298,14 @@ class TestNodes:
             fault = {"kind": "status", "status": status, "errors": [text], "times": 2}
             vault_double.order("fault", path=f"{vault_double.mount}/hmac", **fault)
             assert right(key)
+
+    def test_retry_after(self, vault_double: Vault) -> None:
+        with open_backend(vault_double.imported()) as key:
+            fault = {"kind": "status", "status": 429, "errors": ["slow down"], "headers": {"Retry-After": "2"}}
+            vault_double.order("fault", path=f"{vault_double.mount}/hmac", **fault)
+            start = time.monotonic()
+            assert right(key)
+            assert time.monotonic() - start >= 2
 
     def test_html_of_a_load_balancer_is_sat_out(self, vault_double: Vault) -> None:
         with open_backend(vault_double.imported()) as key:
@@ -537,6 +555,16 @@ def test_vault_agents_address(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> 
         uri = changed(str(named), addr=address, token_source=None, auth="none")
         with open_backend(uri) as key:
             assert fingerprint(key) == fingerprint_of(EXAMPLE_KEY)
+
+
+def test_keys_are_listed_through_proxies_that_know_no_list_method(vault: Vault) -> None:
+    named = KeyURI.parse(vault.imported())
+    with relay(vault.addresses[0]) as (address, _):
+        listed = VaultBackend.list_keys(changed(str(named), addr=address))
+    assert [KeyURI.parse(entry.uri).path for entry in listed] == [named.path]
+    with relay(vault.addresses[0]) as (address, _):
+        listed = VaultBackend.list_keys(KeyURI.parse(vault.uri(addr=address)).replace(key=None))
+    assert named.path in [KeyURI.parse(entry.uri).path for entry in listed]
 
 
 class TestDiagnose:

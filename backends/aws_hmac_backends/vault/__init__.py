@@ -85,6 +85,7 @@ WRAPPING_KEY_BITS = 4096
 """Transit's wrapping key (its API documentation, "Get wrapping key")."""
 
 _MAC = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})", re.ASCII)
+_SHOWN = 10
 _IMPORT_CHECK = b"aws-hmac import check"
 
 
@@ -108,7 +109,12 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
         self._key = key
         self.name = connection.name
         self._closed = False
-        facts = connection.key(key)
+        try:
+            facts = connection.key(key)
+        except NoEngineError:
+            raise
+        except KeyNotFoundError as exc:
+            raise KeyNotFoundError(f"{exc}{_others(connection)}") from exc
         _hmac_only(self.name, facts)
         latest = _number(facts, "latest_version")
         self._version = latest if version is None else version
@@ -376,6 +382,16 @@ def _names(connection: Connection) -> list[str]:
         return []  # Vault's way to say that there are none
     keys = (answer.get("data") or {}).get("keys") if isinstance(answer, dict) else None
     return [k for k in keys if isinstance(k, str) and not k.endswith("/")] if isinstance(keys, list) else []
+
+
+def _others(connection: Connection) -> str:
+    """The keys that are there, for a message; nothing if the token may not list them."""
+    try:
+        names = _names(connection)
+    except Error:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; there are {', '.join(names[:_SHOWN])}{more}" if names else "; there are none"
 
 
 def _number(facts: dict[str, Any], name: str) -> int:
