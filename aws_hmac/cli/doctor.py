@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from aws_hmac.backend import Finding
-from aws_hmac.errors import BackendUnavailableError, ConfigError, Error
+from aws_hmac.errors import BackendUnavailableError, ConfigError, Error, SecurityWarning
 
 if TYPE_CHECKING:
     import argparse
@@ -190,19 +190,28 @@ def _key(uri: KeyURI, *, named: bool) -> Iterator[Finding]:
         text = f"{uri.identity} would ask for something; name it to have it looked at"
         yield Finding("info", "key", text, f"aws-hmac doctor '{uri}'")
         return
-    found = list(_diagnosis(uri.scheme, uri))
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SecurityWarning)
+        found = _diagnosis(uri.scheme, uri)
+        if not any(finding.level == "bad" for finding in found):
+            found.append(_computes(uri))
+    said = {str(w.message): None for w in caught if issubclass(w.category, SecurityWarning)}
+    yield from (Finding("warning", "key", text, _mend(text)) for text in said)
     yield from found
-    if any(finding.level == "bad" for finding in found):
-        return
+
+
+def _computes(uri: KeyURI) -> Finding:
     from aws_hmac.backend import fingerprint
     from aws_hmac.registry import open_backend
 
     try:
         backend: HmacBackend
         with open_backend(uri) as backend:
-            yield Finding("good", "key", f"{backend.name} computes; fingerprint {fingerprint(backend).hex()}")
+            return Finding("good", "key", f"{backend.name} computes; fingerprint {fingerprint(backend).hex()}")
     except Error as exc:
-        yield Finding("bad", "key", str(exc), _mend(str(exc)))
+        return Finding("bad", "key", str(exc), _mend(str(exc)))
 
 
 def _diagnosis(scheme: str, uri: KeyURI | None) -> list[Finding]:

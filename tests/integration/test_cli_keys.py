@@ -149,8 +149,14 @@ def test_doctor(
     (found,) = doctor(capsys, "--profile", "prod")
     assert found["mend"] == f"chmod go-w {softhsm_token.pin_file}"
     subprocess.run(found["mend"], shell=True, check=True)
-    softhsm_token.pin_file.chmod(0o600)
-    assert doctor(capsys, "--profile", "prod") == []
+    softhsm_token.pin_file.chmod(0o644)
+    assert main(["doctor", "--profile", "prod"]) == 0
+    out, err = capsys.readouterr()
+    assert f"mend: chmod go-rwx {softhsm_token.pin_file}" in out
+    assert err == ""
+    subprocess.run(f"chmod go-rwx {softhsm_token.pin_file}", shell=True, check=True)
+    assert main(["doctor", "--profile", "prod"]) == 0
+    assert "chmod" not in capsys.readouterr().out
 
     assert run("key", "delete", uri, "--yes").returncode == 0
     (found,) = doctor(capsys, "--profile", "prod")

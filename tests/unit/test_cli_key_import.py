@@ -6,6 +6,7 @@ import os
 import pty
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -330,7 +331,9 @@ def test_a_fault_of_ours_shows_nothing(
 
 def on_a_terminal(words: list[str], answers: list[bytes]) -> tuple[int, str]:
     """Runs the command on a terminal of its own, answers each prompt; returns exit status and what was shown."""
-    pid, terminal = pty.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child does nothing but exec
+        pid, terminal = pty.fork()
     if pid == 0:
         os.execv(COMMAND, [COMMAND, *words])
     shown = b""
