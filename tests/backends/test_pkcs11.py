@@ -40,6 +40,14 @@ pytestmark = pytest.mark.device("pkcs11")
 OTHER_KEY = b"AWS4another secret, which has forty characters !"
 
 
+@pytest.fixture(autouse=True)
+def impatience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process uses a test's token, but for those tests that start some: what is missing stays so."""
+    if request.cls is not TestOtherProcesses:
+        monkeypatch.setattr(_tokens, "PATIENCE", 0.01)
+        monkeypatch.setattr(_tokens, "PATIENCE_AGAIN", 0.01)
+
+
 class TestModulePath(ImporterContract):
     threads = 64
     calls_per_thread = 160
@@ -367,6 +375,23 @@ class TestPin:
             open_backend(uri)
         assert caught.value.__cause__ is None
 
+    def test_pin_pad(self) -> None:
+        """A token with a keypad of its own asks for the PIN itself; a double, as SoftHSM has none."""
+
+        class Pad:
+            label, serial, manufacturer_id, model = "t", b"1", "m", "m"
+            flags = TokenFlag.LOGIN_REQUIRED | TokenFlag.PROTECTED_AUTHENTICATION_PATH
+            pins: list[object] = []  # noqa: RUF012 - a double for one test
+
+            def open(self, *, user_pin: object) -> str:
+                self.pins.append(user_pin)
+                return "session"
+
+        connection = object.__new__(_tokens.Connection)
+        connection.token = Pad()
+        assert connection.log_in(KeyURI.parse("pkcs11:object=prod"), "name")
+        assert Pad.pins == [pkcs11.PROTECTED_AUTH]
+
     @pytest.mark.parametrize(
         ("flag", "said"),
         [
@@ -400,6 +425,41 @@ def locals_of(exc: BaseException | None) -> Iterator[object]:
                     if isinstance(value, dict):
                         yield from value.values()
         exc = exc.__cause__ or exc.__context__
+
+
+class TestOtherProcesses:
+    def test_many_log_in_at_once(self, uri: str) -> None:
+        """SoftHSM shows no token to a process that starts while another logs in."""
+        code = f"""
+from aws_hmac import open_backend
+from aws_hmac.testing import finalize_pkcs11_modules
+for _ in range(15):
+    with open_backend({uri!r}) as backend:
+        print(backend.hmac_sha256(b"x").hex())
+    finalize_pkcs11_modules()  # as a process that starts anew
+"""
+        start = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes = [subprocess.Popen([sys.executable, "-c", code], **start) for _ in range(4)]  # type: ignore[call-overload] # options by name
+        for process in processes:
+            assert process.communicate()[0] == f"{mac_of(b'x').hex()}\n" * 15
+
+    def test_another_process_replaces_the_key_all_the_time(self, uri: str) -> None:
+        """Each moment of an overwriting import is met, also the one with two keys of one name."""
+        code = f"""
+from aws_hmac.testing import EXAMPLE_KEY, import_into
+for _ in range(20):
+    import_into({uri!r}, EXAMPLE_KEY, overwrite=True)
+"""
+        other = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        opened = 0
+        with other, open_backend(uri) as long_lived:
+            while other.poll() is None:
+                with open_backend(uri) as backend:
+                    assert backend.hmac_sha256(b"x") == mac_of(b"x")
+                assert long_lived.hmac_sha256(b"y") == mac_of(b"y")
+                opened += 1
+        assert other.returncode == 0
+        assert opened > 5
 
 
 class TestWhichKey:
@@ -745,9 +805,8 @@ class TestImport:
         return uri
 
     def test_half_made_is_removed(self, unproven: str, softhsm_token: SoftHSMToken) -> None:
-        for _ in range(2):
-            with pytest.raises(UnsupportedError, match=r"takes no HMAC-SHA256 key from outside; .* a wrong HMAC"):
-                import_into(unproven.replace("object=prod", "object=new"), EXAMPLE_KEY)
+        with pytest.raises(UnsupportedError, match=r"takes no HMAC-SHA256 key from outside; .* a wrong HMAC"):
+            import_into(unproven.replace("object=prod", "object=new"), EXAMPLE_KEY)
         assert objects_of(softhsm_token) == 1
 
     def test_overwrite_keeps_the_old_until_the_new_is_proven(self, unproven: str, softhsm_token: SoftHSMToken) -> None:

@@ -19,7 +19,7 @@ from pkcs11 import TokenFlag
 from aws_hmac._softhsm import SoftHSMToken, make_token
 from aws_hmac.testing import EXAMPLE_KEY, finalize_pkcs11_modules, import_into, in_fork
 from aws_hmac.uri import KeyURI
-from aws_hmac_backends.pkcs11 import Pkcs11Backend, _inspect, _modules
+from aws_hmac_backends.pkcs11 import Pkcs11Backend, _inspect, _modules, _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from aws_hmac.backend import Finding
 
 pytestmark = pytest.mark.device("pkcs11")
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process uses these tokens: what is missing stays so."""
+    monkeypatch.setattr(_tokens, "PATIENCE", 0.01)
 
 
 def diagnose(uri: str | None) -> list[Finding]:

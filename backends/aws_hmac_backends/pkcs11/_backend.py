@@ -98,7 +98,7 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
         with _modules.OPENING:
             if self._usable() is not lost:
                 return False
-            fresh = _tokens.open_key(self._uri, self.name)
+            fresh = _tokens.open_key(self._uri, self.name, again=True)
             with _modules.DEVICE:
                 if self._key is None:  # closed meanwhile
                     fresh.connection.release()

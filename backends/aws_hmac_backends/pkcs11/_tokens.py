@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hmac
 import os
+import random
 import struct
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import pkcs11
@@ -33,7 +35,11 @@ from aws_hmac_backends.pkcs11 import _modules
 from aws_hmac_backends.pkcs11._errors import PIN_REFUSED, is_session_lost, map_exceptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aws_hmac_backends.pkcs11._modules import Module
+
+T = TypeVar("T")
 
 TOKEN_ATTRIBUTES = ("token", "manufacturer", "serial", "model")
 SLOT_ATTRIBUTES = ("slot-id", "slot-manufacturer", "slot-description")
@@ -41,6 +47,12 @@ LIBRARY_ATTRIBUTES = ("library-manufacturer", "library-description", "library-ve
 OBJECT_ATTRIBUTES = ("object", "type", "id")
 PATH_ATTRIBUTES = (*TOKEN_ATTRIBUTES, *SLOT_ATTRIBUTES, *LIBRARY_ATTRIBUTES, *OBJECT_ATTRIBUTES)
 QUERY_ATTRIBUTES = ("module-path", "module-name", "pin-source")
+
+PATIENCE = 1.0
+"""Seconds for which a token that is not there, or a key that is there twice, may be a passing state."""
+
+PATIENCE_AGAIN = 0.1
+"""Likewise when a key in use was lost: callers wait, and the next one tries again."""
 
 KEY_TYPES = {0x2B: "SHA256_HMAC", 0x10: "GENERIC_SECRET"}
 """CKK_SHA256_HMAC and CKK_GENERIC_SECRET (PKCS#11 3.0, section 2.10): modules differ in which they take."""
@@ -136,13 +148,15 @@ class Connection:
             template[Attribute.LABEL] = label
         if id_ is not None:
             template[Attribute.ID] = id_
-        found = []
-        for item in list(self.session.get_objects(template)):  # a list first: a search is an operation of the session
-            with suppress(pkcs11.ObjectHandleInvalid):  # deleted meanwhile
-                key = _found(item)
-                if key.key_type in KEY_TYPES:
-                    found.append(key)
-        return found
+        found: list[Found] = []
+        for _ in range(3):
+            items = list(self.session.get_objects(template))  # a list first: a search is an operation of the session
+            try:
+                found = [_found(item) for item in items]
+            except pkcs11.ObjectHandleInvalid:
+                continue  # deleted meanwhile, or replaced by one that the search has not met: look again
+            break
+        return [key for key in found if key.key_type in KEY_TYPES]
 
     def needs_login(self, found: list[Found]) -> bool:
         """Whether logging in may show more keys. Holds `DEVICE`."""
@@ -213,6 +227,10 @@ class Connection:
                 raise AuthenticationError(f"{name}: the PIN that pin-source gives is not UTF-8")
             try:
                 self._login = token.open(user_pin=text)
+            except pkcs11.UserPinNotInitialized as exc:
+                if token.flags & TokenFlag.USER_PIN_INITIALIZED:  # it was, a moment ago
+                    raise DeviceLostError(f"{name}: {where} is just being changed by another process") from exc
+                raise
             except PIN_REFUSED as exc:
                 _refused.add(mark)
                 raise AuthenticationError(
@@ -284,19 +302,28 @@ class OpenKey:
         return looks
 
 
-def open_key(uri: KeyURI, name: str) -> OpenKey:
+def open_key(uri: KeyURI, name: str, *, again: bool = False) -> OpenKey:
     """Finds the token and the key that a URI names, logs in, and counts as a user of the connection.
+
+    Args:
+        uri: the key URI.
+        name: what messages call the key.
+        again: it was open, and was lost.
 
     Raises:
         KeyURIError, KeyNotFoundError, AmbiguousKeyError, AuthenticationError, DeviceError: as their names say.
     """
-    connection, found = find_keys(uri, name)
-    with _modules.DEVICE, map_exceptions(name):
-        try:
-            return OpenKey(connection, only(found, uri, connection, name))
-        except BaseException:
-            connection.release()
-            raise
+
+    def attempt() -> OpenKey:
+        connection, found = _find_keys(uri, name)
+        with _modules.DEVICE, map_exceptions(name):
+            try:
+                return OpenKey(connection, only(found, uri, connection, name))
+            except BaseException:
+                connection.release()
+                raise
+
+    return _patiently(attempt, uri, name, PATIENCE_AGAIN if again else PATIENCE)
 
 
 def find_keys(uri: KeyURI, name: str) -> tuple[Connection, list[Found]]:
@@ -305,15 +332,29 @@ def find_keys(uri: KeyURI, name: str) -> tuple[Connection, list[Found]]:
     Returns:
         The connection, counting one user more, and the keys.
     """
+    return _patiently(lambda: _find_keys(uri, name), uri, name, PATIENCE)
+
+
+def _patiently(attempt: Callable[[], T], uri: KeyURI, name: str, patience: float) -> T:
+    """Tries again for a moment what passes by itself.
+
+    A key that is just being replaced is there twice. SoftHSM writes a token's file at each login, and a process that
+    is initialised meanwhile sees no token: a third of them, where six processes do nothing but log in.
+    """
     check(uri)
+    end, pause = time.monotonic() + patience, 0.002
     with _modules.OPENING:
-        try:
-            return _find_keys(uri, name)
-        except DeviceLostError:
-            with _modules.DEVICE, map_exceptions(name):
-                if not _modules.for_uri(uri, name).restart_if_alone():
+        while True:
+            try:
+                return attempt()
+            except (AmbiguousKeyError, DeviceLostError) as exc:
+                if time.monotonic() > end:
                     raise
-        return _find_keys(uri, name)
+                if isinstance(exc, DeviceLostError):
+                    with _modules.DEVICE, map_exceptions(name):
+                        _modules.for_uri(uri, name).restart_if_alone()
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads processes, no secret
+            pause = min(2 * pause, 0.03)
 
 
 def _find_keys(uri: KeyURI, name: str) -> tuple[Connection, list[Found]]:
