@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import subprocess
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +46,8 @@ from aws_hmac._swtpm import Swtpm
 from aws_hmac.registry import backend_class
 from aws_hmac.testing import EXAMPLE_KEY, import_into
 from aws_hmac.uri import KeyURI
-from aws_hmac_backends.tpm2 import _device, _keyfile, _policy
+from aws_hmac_backends.tpm2 import Tpm2Backend, _device, _keyfile, _policy
+from aws_hmac_backends.tpm2._options import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +169,7 @@ def make(
     """Makes an HMAC key under the owner's ECC primary, as other programs would."""
     parent, *_ = esys.create_primary(None, TPM2B_PUBLIC(publicArea=_device.storage_template(rsa=False)))
     template = TPM2B_PUBLIC.parse(alg, objectAttributes=attributes, authPolicy=policy)
-    data = _device.sensitive(password, EXAMPLE_KEY if alg.startswith("hmac") else b"")
+    data = _device.sensitive(Secret(password), Secret(EXAMPLE_KEY if alg.startswith("hmac") else b""))
     private, public, *_ = esys.create(parent, data, template, TPM2B_DATA())
     esys.flush_context(parent)
     return private, public
@@ -576,3 +578,44 @@ def test_password_too_long(swtpm: Swtpm, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TPM_AUTH", "p" * 33)
     with pytest.raises(AuthenticationError, match="longer than 32 bytes"):
         import_into(f"tpm2:{HANDLE}?tcti={swtpm.tcti}&auth-source=env:TPM_AUTH", EXAMPLE_KEY)
+
+
+def shown(exc: BaseException | None) -> str:
+    """Everything that a traceback with local variables would print, of an exception and its causes."""
+    texts = []
+    while exc is not None:
+        texts += ["".join(traceback.format_exception(exc)), *map(repr, exc.args)]
+        for frame, _ in traceback.walk_tb(exc.__traceback__):
+            if "aws_hmac" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+                texts += [f"{frame.f_code.co_name}: {k}={v!r}" for k, v in frame.f_locals.items()]
+        exc = exc.__cause__ or exc.__context__
+    return "\n".join(texts)
+
+
+def test_tracebacks_hold_no_secret(swtpm: Swtpm, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = KeyURI.parse(f"tpm2:{HANDLE}?tcti={swtpm.tcti}&auth-source=env:TPM_AUTH&owner-auth-source=env:WRONG_AUTH")
+    failures: list[BaseException] = []
+    with ESAPI(swtpm.tcti) as esys:
+        esys.hierarchy_change_auth(ESYS_TR.OWNER, "wrong")
+    with pytest.raises(KeyExistsError) as exists:
+        for _ in range(2):
+            Tpm2Backend.import_key(uri, EXAMPLE_KEY)
+    failures.append(exists.value)
+    with pytest.raises(AuthenticationError) as wrong:
+        use(str(uri).replace("TPM_AUTH", "WRONG_AUTH"))
+    failures.append(wrong.value)
+    with ESAPI(swtpm.tcti) as esys:
+        esys.tr_set_auth(ESYS_TR.OWNER, "wrong")
+        esys.hierarchy_change_auth(ESYS_TR.OWNER, "another")
+    with pytest.raises(AuthenticationError) as owner:
+        Tpm2Backend.import_key(uri, EXAMPLE_KEY, overwrite=True)
+    failures.append(owner.value)
+    monkeypatch.setenv("TPM_AUTH", PASSWORD * 4)
+    with pytest.raises(AuthenticationError) as long:
+        Tpm2Backend.import_key(uri, EXAMPLE_KEY, overwrite=True)
+    failures.append(long.value)
+    for failure in failures:
+        text = shown(failure)
+        assert "import_key" in text or "_mac" in text
+        for secret in (EXAMPLE_KEY.decode(), EXAMPLE_KEY.hex(), PASSWORD, "b'wrong'"):
+            assert secret not in text

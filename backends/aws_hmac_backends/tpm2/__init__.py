@@ -52,6 +52,7 @@ from aws_hmac.backend import (
     KeyInspector,
     KeyLister,
     KeyTransfer,
+    shorten,
 )
 from aws_hmac.errors import (
     AuthenticationError,
@@ -67,6 +68,7 @@ from aws_hmac.uri import KeyURI
 from . import _device, _errors, _keyfile, _options, _policy
 from ._device import Device, Object, Work
 from ._keyfile import KeyFile
+from ._options import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,8 +134,9 @@ class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         return mac
 
     def close(self) -> None:
-        """Lets go of the TPM and forgets the password (best effort)."""
+        """Lets go of the TPM and forgets the passwords (best effort)."""
         self._device.close()
+        self._options.forget()
         self._password = None
 
     def inspect(self) -> list[Finding]:
@@ -153,7 +156,9 @@ class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         """
         from ._import import import_key
 
-        return import_key(_options.parse(uri), key, overwrite=overwrite, label=label)
+        held = Secret(shorten(key))
+        del key  # tracebacks show what frames hold
+        return import_key(_options.parse(uri), held, overwrite=overwrite, label=label)
 
     @classmethod
     def list_keys(cls, uri: KeyURI) -> list[KeyEntry]:
@@ -189,7 +194,9 @@ class Tpm2Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         """Wraps a key to a parent's public area, as an importable TSS2 PRIVATE KEY; needs the TSS, but no TPM."""
         from ._transfer import wrap_key
 
-        return wrap_key(offer, key, expect_name=expect_name, password=password)
+        held, auth = Secret(shorten(key)), None if password is None else Secret(password)
+        del key, password  # tracebacks show what frames hold
+        return wrap_key(offer, held, expect_name=expect_name, password=auth)
 
     @classmethod
     def transfer_receive(

@@ -42,7 +42,7 @@ from tpm2_pytss import (
 from aws_hmac.errors import DeviceError, KeyMismatchError, KeyNotFoundError, UnsupportedError
 
 from . import _errors, _policy, _tcti
-from ._options import SRK, Options
+from ._options import SRK, Options, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -272,7 +272,7 @@ class Work(ExitStack):
             return found
         hierarchy = _HIERARCHIES[which.partition("-")[0]]
         source = _AUTH_SOURCES.get(hierarchy)
-        self.esys.tr_set_auth(hierarchy, self.options.secret(source) if source else None)
+        self._set_auth(hierarchy, self.options.secret(source) if source else None)
         # Esys_CreatePrimary asks for the hierarchy's password; a session cannot be salted before there is a key.
         with self._session(TPM2_SE.HMAC, None) if self.options.salted else _PASSWORD as session:
             tr, *_ = self.esys.create_primary(
@@ -345,7 +345,7 @@ class Work(ExitStack):
         self._salt = key
 
     @contextmanager
-    def user_session(self, password: bytes | None, policy: Iterable[Command], target: Object) -> Iterator[ESYS_TR]:
+    def user_session(self, password: Secret | None, policy: Iterable[Command], target: Object) -> Iterator[ESYS_TR]:
         """A session that lets a key be used; a policy session is made for this one use.
 
         Args:
@@ -354,7 +354,7 @@ class Work(ExitStack):
             target: the key.
         """
         commands = tuple(policy)
-        self.esys.tr_set_auth(target.tr, password)
+        self._set_auth(target.tr, password)
         if not commands:
             with self._password_session() as session:
                 yield session
@@ -370,7 +370,7 @@ class Work(ExitStack):
             with self.user_session(self.options.secret("parent-auth-source"), (), parent) as session:
                 yield session
             return
-        self.esys.tr_set_auth(ESYS_TR.ENDORSEMENT, self.options.secret("endorsement-auth-source"))
+        self._set_auth(ESYS_TR.ENDORSEMENT, self.options.secret("endorsement-auth-source"))
         with self._session(TPM2_SE.POLICY, self.salt()) as session:
             # TCG EK Credential Profile, section 2.1.1: policyA is TPM2_PolicySecret(TPM_RH_ENDORSEMENT).
             with self._password_session() as hierarchy:
@@ -380,7 +380,7 @@ class Work(ExitStack):
     @contextmanager
     def owner_session(self) -> Iterator[ESYS_TR]:
         """A session with the owner's password."""
-        self.esys.tr_set_auth(ESYS_TR.OWNER, self.options.secret("owner-auth-source"))
+        self._set_auth(ESYS_TR.OWNER, self.options.secret("owner-auth-source"))
         with self._password_session() as session:
             yield session
 
@@ -421,6 +421,9 @@ class Work(ExitStack):
             found.get(TPM2_PT.MAX_AUTH_FAIL, 0),
             found.get(TPM2_PT.LOCKOUT_INTERVAL, 0),
         )
+
+    def _set_auth(self, handle: ESYS_TR, password: Secret | None) -> None:
+        self.esys.tr_set_auth(handle, None if password is None else password.value)
 
     def _quietly(self, close: Callable[[ESYS_TR], None], handle: ESYS_TR) -> None:
         """Ends a handle; a connection that is gone has ended it already, and the next call will notice."""
@@ -515,6 +518,7 @@ def persistent_handles(esys: ESAPI) -> Sequence[int]:
     return handles
 
 
-def sensitive(password: bytes | None, key: bytes) -> TPM2B_SENSITIVE_CREATE:
+def sensitive(password: Secret | None, key: Secret) -> TPM2B_SENSITIVE_CREATE:
     """Returns what TPM2_Create takes: a password and the key's bytes."""
-    return TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(userAuth=password or b"", data=key))
+    auth = b"" if password is None else password.value
+    return TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(userAuth=auth, data=key.value))

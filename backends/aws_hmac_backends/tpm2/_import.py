@@ -16,7 +16,6 @@ from tpm2_pytss import (
     TPMT_SYM_DEF_OBJECT,
 )
 
-from aws_hmac.backend import shorten
 from aws_hmac.errors import KeyExistsError, KeyURIError, UnsupportedError
 from aws_hmac.uri import KeyURI
 
@@ -29,15 +28,15 @@ if TYPE_CHECKING:
 
     from tpm2_pytss import ESAPI
 
-    from ._options import Options
+    from ._options import Options, Secret
 
 RECORD_DIGITS = 16
 """Hexadecimal digits of each PCR value that go into a URI: enough to see that it changed."""
 
 
-def import_key(options: Options, key: bytes, *, overwrite: bool, label: str | None) -> KeyURI:
+def import_key(options: Options, key: Secret, *, overwrite: bool, label: str | None) -> KeyURI:
     """Makes a key in the TPM; see `Tpm2Backend.import_key`."""
-    if not key:
+    if not key.value:
         raise KeyURIError(f"{options.what}: the key is empty")
     password = options.secret("auth-source")
     no_da = options.no_da if options.no_da is not None else password is None
@@ -47,7 +46,7 @@ def import_key(options: Options, key: bytes, *, overwrite: bool, label: str | No
         with work.parent_session(parent) as session:
             private, public, *_ = work.esys.create(
                 parent.tr,
-                _device.sensitive(password, shorten(key)),
+                _device.sensitive(password, key),
                 public_area(policy, no_da=no_da, fixed=True),
                 TPM2B_DATA(),
                 TPML_PCR_SELECTION(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,19 @@ MAX_AUTH = 32
 """Bytes of a key's password: the TPM takes no more than its name algorithm's digest."""
 
 
+class Secret:
+    """Bytes that no repr shows: tracebacks print what frames hold.
+
+    Attributes:
+        value: the bytes.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes) -> None:
+        self.value = value
+
+
 @dataclass(frozen=True)
 class Options:
     """A parsed URI; secrets are fetched when needed.
@@ -82,24 +95,36 @@ class Options:
     session_key: int | str | None
     session_key_name: bytes | None
     no_da: bool | None
+    _secrets: dict[str, Secret] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def named(self) -> bool:
         """Whether the URI names one key."""
         return self.handle is not None or self.file is not None or self.pair is not None
 
-    def secret(self, attribute: str) -> bytes | None:
-        """Fetches a password; None if the URI has no such attribute.
+    def secret(self, attribute: str) -> Secret | None:
+        """Fetches a password, once; None if the URI has no such attribute.
 
         Raises:
             AuthenticationError: no source, or longer than a TPM takes.
         """
-        value = self.uri.secret(attribute)
-        if value is not None and attribute == "auth-source" and len(value) > MAX_AUTH:
-            raise AuthenticationError(
-                f"{self.what}: the password is longer than {MAX_AUTH} bytes, the most that a TPM takes"
-            )
-        return value
+        if attribute not in self._secrets:
+            value = self.uri.secret(attribute)
+            if value is None:
+                return None
+            too_long = attribute == "auth-source" and len(value) > MAX_AUTH
+            found = Secret(value)
+            del value
+            if too_long:
+                raise AuthenticationError(
+                    f"{self.what}: the password is longer than {MAX_AUTH} bytes, the most that a TPM takes"
+                )
+            self._secrets[attribute] = found
+        return self._secrets[attribute]
+
+    def forget(self) -> None:
+        """Forgets the passwords (best effort: Python may hold copies)."""
+        self._secrets.clear()
 
 
 def parse(uri: KeyURI, *, need_key: bool = True) -> Options:

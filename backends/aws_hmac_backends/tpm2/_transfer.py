@@ -16,12 +16,12 @@ from tpm2_pytss import (
 )
 from tpm2_pytss.utils import NVReadEK, create_ek_template, wrap
 
-from aws_hmac.backend import shorten
 from aws_hmac.errors import ConfigError, KeyMismatchError, KeyURIError, UnsupportedError
 
 from . import _device, _import, _keyfile, _policy, parent_of
 from ._device import Device, Object, Work
 from ._keyfile import KeyFile
+from ._options import MAX_AUTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aws_hmac.uri import KeyURI
 
-    from ._options import Options
+    from ._options import Options, Secret
 
 _EK_TYPES = {"ek-rsa": "EK-RSA2048", "ek-ecc": "EK-ECC256"}
 
@@ -77,9 +77,9 @@ def _offer(esys: ESAPI, options: Options) -> dict[str, str]:
     return found
 
 
-def wrap_key(given: Mapping[str, str], key: bytes, *, expect_name: str, password: bytes | None) -> str:
+def wrap_key(given: Mapping[str, str], key: Secret, *, expect_name: str, password: Secret | None) -> str:
     """Wraps a key to an offered parent, in the form that TPM2_Import takes; see `Tpm2Backend.transfer_wrap`."""
-    if not key:
+    if not key.value:
         raise ConfigError("the key is empty")
     parent = _public(given)
     name = bytes(parent.get_name()).hex()
@@ -91,16 +91,18 @@ def wrap_key(given: Mapping[str, str], key: bytes, *, expect_name: str, password
     if (given.get("password") == "yes") != (password is not None):
         wanted = "asks for a password: give --auth-source" if password is None else "asks for no password"
         raise ConfigError(f"the offer {wanted}")
+    if password is not None and len(password.value) > MAX_AUTH:
+        raise ConfigError(f"the password is longer than {MAX_AUTH} bytes, the most that a TPM takes")
     policy = _policy_of(given)
     area = _import.public_area(policy, no_da=given.get("no-da") == "yes", fixed=False).publicArea
     scheme = TPMT_KEYEDHASH_SCHEME(scheme=TPM2_ALG.HMAC)
     scheme.details.hmac.hashAlg = TPM2_ALG.SHA256
     secret, public = TPM2B_SENSITIVE.keyedhash_from_secret(
-        shorten(key), objectAttributes=int(area.objectAttributes), scheme=scheme
+        key.value, objectAttributes=int(area.objectAttributes), scheme=scheme
     )
     public.publicArea.authPolicy = bytes(area.authPolicy)
     if password is not None:
-        secret.sensitiveArea.authValue = password
+        secret.sensitiveArea.authValue = password.value
     _, duplicate, seed = wrap(parent.publicArea, public, secret)
     notes = {"Parent": given.get("parent", ""), "Parent-Name": name}
     if policy:
