@@ -110,6 +110,8 @@ def _block(args: argparse.Namespace) -> Mapping[str, str]:
     for name, value in {**block, "region": args.region or "-"}.items():
         if not value or value != value.strip() or not value.isprintable():
             raise ConfigError(f"--{name.replace('_', '-')} is empty, or holds a line end or control character")
+    if "source_profile" not in block and not {"key", "access_key_id"} <= block.keys():
+        raise ConfigError("give --key KEY_URI and --access-key-id ID, or --source-profile NAME and --role-arn ARN")
     options = Options(block, what="options")
     if options.key is not None:
         if options.key.scheme not in schemes():

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -231,7 +232,7 @@ class Demo:
         server = self._start_server(log)
         token = self.make_token()
         self.make_account(server, log)
-        self.import_key(token)
+        self.import_key()
         self.check_key()
         signer = self.signed_get()
         self.assume_role()
@@ -271,18 +272,18 @@ class Demo:
             raise StepError("the server accepts a signature by an unknown key: it verifies nothing")
         self.show.proven(f"a request by an unknown key is refused: {refused}")
 
-    def import_key(self, token: SoftHSMToken) -> None:
+    def import_key(self) -> None:
         """The secret goes in."""
         from aws_hmac.backend import fingerprint_of
 
         self.show.step("The user's secret access key goes into the device, by standard input")
-        answer = self._import(self.uri, self.key, "--access-key-id", self.key.access_key_id)
-        self.uri = answer["uri"]
+        self.uri = self._import(self.uri, self.key)
         expected = fingerprint_of(b"AWS4" + self.key.secret_access_key.encode()).hex()
-        if answer["fingerprint"] != expected:
+        # Asked of the device by a new process, which never had the secret.
+        found = json.loads(self._run([self.tools.command, "key", "check", self.uri, "--json"]))["fingerprint"]
+        if found != expected:
             raise StepError("the device computes with another key than was imported")
         self.show.proven(f'the device computes HMACs with "AWS4" + secret: fingerprint {expected} here and there')
-        del token
 
     def check_key(self) -> None:
         """What protects it."""
@@ -341,7 +342,7 @@ class Demo:
 
         self.show.step("The same GET with another key in the device")
         wrong = Key(self.key.access_key_id, secrets.token_urlsafe(30))
-        uri = self._import(token.uri("wrong"), wrong, "--access-key-id", wrong.access_key_id)["uri"]
+        uri = self._import(token.uri("wrong"), wrong)
         process = self._popen(IDENTITY, uri, wrong.access_key_id, self.endpoint)
         status, body = self._line_of(process).split(" ", 1)
         code = _between(body, "<Code>", "</Code>")
@@ -375,12 +376,11 @@ class Demo:
                 raise StepError("the search does not find what is there")
         self.show.proven("0 hits in the signer; the same search finds all of them where they are")
 
-    def _import(self, uri: str, key: Key, *options: str) -> dict[str, str]:
-        words = ["key", "import", uri, *options]
+    def _import(self, uri: str, key: Key) -> str:
+        words = ["key", "import", uri, "--access-key-id", key.access_key_id]
         self.show.command(["aws-hmac", *words])
         text = self._run([self.tools.command, *words, "--json"], standard_input=key.secret_access_key)
-        answer: dict[str, str] = json.loads(text)
-        return answer
+        return str(json.loads(text)["uri"])
 
     def _command_output(self, *words: str) -> list[str]:
         self.show.command(["aws-hmac", *words])
@@ -422,7 +422,12 @@ class Demo:
     def _line_of(self, process: subprocess.Popen[bytes]) -> str:
         assert process.stdout is not None
         assert process.stderr is not None
-        line = process.stdout.readline().decode()
+        end = threading.Timer(CHILD_TIMEOUT, process.kill)
+        end.start()
+        try:
+            line = process.stdout.readline().decode()
+        finally:
+            end.cancel()
         if not line:
             said = process.stderr.read().decode(errors="replace").strip().splitlines() or ["nothing"]
             raise StepError(f"a process ended before it answered: {said[-1]}")

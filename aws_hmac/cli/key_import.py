@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aws_hmac.errors import ConfigError, KeyExistsError, SecurityWarning
+from aws_hmac.errors import ConfigError, KeyExistsError, SecurityWarning, UnsupportedError
 
 if TYPE_CHECKING:
     import argparse
@@ -73,12 +73,15 @@ def add_secret_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports the key and says what to do next."""
-    from aws_hmac.backend import fingerprint_of
+    from aws_hmac.backend import KeyImporter, fingerprint_of
     from aws_hmac.keys import import_key
     from aws_hmac.registry import backend_class
     from aws_hmac.uri import KeyURI
 
-    backend_class(KeyURI.parse(args.uri).scheme)  # nobody should type a secret for a URI that cannot be
+    # Nobody should type a secret for a URI that cannot be.
+    scheme = KeyURI.parse(args.uri).scheme
+    if not issubclass(backend_class(scheme), KeyImporter):
+        raise UnsupportedError(f"{scheme}: keys cannot be imported by aws-hmac")
     key = read_access_key(args)
     try:
         uri = import_key(

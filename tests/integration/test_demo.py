@@ -117,6 +117,16 @@ def test_a_server_that_does_not_start(
     assert "✗ moto_server ended with status 1" in capsys.readouterr().out
 
 
+def test_a_device_that_holds_another_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def otherwise(self: demo.Demo, uri: str, key: demo.Key) -> str:
+        return real(self, uri, demo.Key(key.access_key_id, key.secret_access_key[::-1]))
+
+    real = demo.Demo._import
+    monkeypatch.setattr(demo.Demo, "_import", otherwise)
+    assert main(["demo"]) == 1
+    assert "✗ the device computes with another key than was imported" in capsys.readouterr().out
+
+
 def test_a_signer_that_holds_the_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def forms(secret_access_key: str) -> dict[str, bytes]:
         return {"what is in any Python": b"PYTHONDONTWRITEBYTECODE"}

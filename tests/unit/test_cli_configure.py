@@ -284,6 +284,15 @@ def test_wrong_options(aws_home: Path, words: list[str], said: str, capsys: pyte
     assert not aws_home.exists()
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["--key", URI], ["--access-key-id", ID], ["--role-arn", "arn:aws:iam::1:role/x"]]
+)
+def test_no_key(aws_home: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configure", *words]) == 1
+    assert "give --key KEY_URI and --access-key-id ID, or --source-profile" in capsys.readouterr().err
+    assert not aws_home.exists()
+
+
 def test_mode_and_symlink_stay(config: Path, tmp_path: Path) -> None:
     real = tmp_path / "dotfiles" / "aws"
     real.parent.mkdir()

@@ -146,12 +146,19 @@ def test_a_pin_in_the_uri(capsys: pytest.CaptureFixture[str]) -> None:
     assert "98765432" not in err
 
 
-def test_nothing_is_asked_for_a_scheme_that_nobody_has(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("nosuch:key=1", "no installed backend has the scheme 'nosuch'"),
+        ("memory:env=X", "memory: keys cannot be imported"),
+    ],
+)
+def test_nothing_is_asked_where_no_key_can_go(
+    uri: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert main(["key", "import", "nosuch:key=1"]) == 1
-    assert "no installed backend has the scheme 'nosuch'" in capsys.readouterr().err
+    assert main(["key", "import", uri]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_overwrite(uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
