@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Sequence
 
 pytest_plugins = ["aws_hmac.testing", "tests.transit_server.fixtures"]
@@ -250,6 +251,11 @@ class ScriptedSts:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Speaks TLS from now on; ``url`` then begins with https."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
 
     def credentials(self, *, lifetime: int | None = None) -> tuple[int, dict[str, str], bytes]:
         """Returns an answer with credentials of their own, for whatever the last request asked."""

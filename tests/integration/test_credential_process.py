@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+import aws_hmac
 from aws_hmac import _session_files
 from aws_hmac.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aws_hmac._softhsm import SoftHSMToken
     from tests.conftest import MotoServer, ScriptedSts
 
 COMMAND = str(Path(sys.executable).parent / "aws-hmac")
@@ -305,6 +307,32 @@ def test_session_near_its_end_is_renewed(
     now = time.time()
     assert _session_files.cached_document(*_arguments(), now + 7200 - 905) is not None
     assert _session_files.cached_document(*_arguments(), now + 7200 - 895) is None
+
+
+@pytest.mark.device("pkcs11")
+def test_token_that_is_away(
+    moto_server: MotoServer, softhsm_token: SoftHSMToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the key in SoftHSM; while a session is cached the token is not needed."""
+    user, role = moto_server.create_user(["sts:*"]), moto_server.create_role(["s3:*"])
+    uri = aws_hmac.import_key(softhsm_token.uri("prod"), user.secret_access_key)
+    monkeypatch.delenv("SECRET")
+    (tmp_path / "config").write_text(
+        f"[profile p]\nregion = us-east-1\naws_hmac =\n  key = {uri}\n  access_key_id = {user.access_key_id}\n"
+        f"  endpoint_url = {moto_server.url}\n  role_arn = {role}\n"
+    )
+    done = process("--profile", "p")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    session = user._replace(access_key_id=document["AccessKeyId"], secret_access_key=document["SecretAccessKey"])
+    identity = moto_server.client("sts", session, session_token=document["SessionToken"]).get_caller_identity()
+    assert f":assumed-role/{role.split('/')[-1]}/" in identity["Arn"]
+
+    assert process("--profile", "p", SOFTHSM2_CONF="/nonexistent").stdout == done.stdout
+    away = process("--profile", "p", SOFTHSM2_CONF="/nonexistent", XDG_RUNTIME_DIR=str(tmp_path / "empty"))
+    assert (away.returncode, away.stdout) == (1, "")
+    assert away.stderr.startswith("aws-hmac: ")
+    assert away.stderr.count("\n") == 1
 
 
 def test_many_processes_make_one_call(write: Callable[..., Path], scripted_sts: ScriptedSts) -> None:

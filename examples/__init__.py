@@ -1,1 +1,0 @@
-"""Small real programs; each is run by a test."""
