@@ -74,7 +74,7 @@ def check_url(url: str, what: str = "endpoint_url") -> SplitResult:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, without asking a name server."""
-    if host == "localhost":
+    if host in ("localhost", "127.0.0.1", "::1"):
         return True
     import ipaddress  # few hosts are addresses
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import random
 import threading
 import time
 import warnings
@@ -27,6 +26,8 @@ from aws_hmac.uri import KeyURI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from filelock import FileLock
 
     from aws_hmac.profile import Options
     from aws_hmac.signer import Signer
@@ -203,6 +204,8 @@ class SessionCredentials:
     def _failed(self, exc: Error, state: _State | None, good: _State | None) -> _State:
         now = self._clock()
         if good is not None and now < good.expires:
+            import random  # few renewals fail
+
             delay = min(LAST_RETRY, FIRST_RETRY * 2**self._failures) * random.uniform(0.5, 1)  # noqa: S311 - jitter
             self._failures += 1
             _log.warning("%s: the session could not be renewed, the last one goes on: %s", self.options.what, exc)
@@ -362,29 +365,37 @@ class SessionCredentials:
         if self.path is None:
             yield True
             return
-        import filelock  # a fresh session is read without it
-
-        lock = None
+        lock: FileLock | None = None
+        handle: int | None = None
+        locked = True
         try:
             files.check_folder(os.path.dirname(self.path), create=True)  # noqa: PTH120
-            lock = filelock.FileLock(f"{self.path.removesuffix('.session')}.lock", mode=0o600)
-            lock.acquire(timeout=LOCK_TIMEOUT if wait else 0)
-        except filelock.Timeout:
-            lock = None
-            if wait:
-                _log.warning("%s: another process has held the lock for %.0f s", self.options.what, LOCK_TIMEOUT)
-            locked = wait
+            path = f"{self.path.removesuffix('.session')}.lock"
+            handle = files.try_lock(path)
+            if handle is None:
+                lock, locked = self._waited(path, wait=wait)
         except (OSError, NotImplementedError) as exc:
-            lock = None
-            locked = True
             self._without_cache(exc)
-        else:
-            locked = True
         try:
             yield locked
         finally:
+            if handle is not None:
+                files.unlock(handle)
             if lock is not None:
                 lock.release()
+
+    def _waited(self, path: str, *, wait: bool) -> tuple[FileLock | None, bool]:
+        """Waits for another process; the lock if it could be had, and whether to go on as if it were held."""
+        import filelock  # only those who find the lock taken, or are on a system without flock
+
+        lock = filelock.FileLock(path, mode=0o600)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT if wait else 0)
+        except filelock.Timeout:
+            if wait:
+                _log.warning("%s: another process has held the lock for %.0f s", self.options.what, LOCK_TIMEOUT)
+            return None, wait
+        return lock, True
 
     def _without_cache(self, exc: OSError | NotImplementedError) -> None:
         """Goes on without the file, and says so once."""
@@ -466,6 +477,7 @@ _instances: weakref.WeakSet[SessionCredentials] = weakref.WeakSet()
 
 def _renew_locks() -> None:
     # A thread of the parent may have held a lock at the fork; in the child nobody would ever release it.
+    files.forget_locks()
     for instance in _instances:
         instance._lock = threading.Lock()
 

@@ -7,7 +7,6 @@ Token Service API, version 2011-06-15.
 from __future__ import annotations
 
 import os
-import random
 import re
 import warnings
 from datetime import datetime, timedelta, timezone
@@ -347,6 +346,8 @@ def _now() -> datetime:
 
 
 def _back_off(attempt: int) -> None:
+    import random  # few calls fail
+
     sleep(min(MAX_BACKOFF, random.random() * 2 ** (attempt - 1)))  # noqa: S311 - jitter is no secret
 
 
@@ -361,7 +362,7 @@ def _skew(answer: Answer, what: str) -> timedelta | None:
     text = next((value for name, value in answer.headers.items() if name.lower() == "date"), None)
     try:
         skew = parsedate_to_datetime(text or "") - _now()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if abs(skew) < MIN_SKEW:
         return None

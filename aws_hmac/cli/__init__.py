@@ -10,9 +10,10 @@ import sys
 
 TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
 COMMANDS = {
     "key import": "put a secret access key into a device",
@@ -47,16 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["credential-process"]:
-        from aws_hmac.cli.credential_process import from_cache
+        from aws_hmac.cli import credential_process  # SDKs wait for it: no argparse, and little else if it can be
 
-        if (document := from_cache(words[1:])) is not None:
-            try:
-                sys.stdout.write(f"{document}\n")
-                sys.stdout.flush()
-            except BrokenPipeError:
-                sys.stdout = None  # as in `run`
-                return 141
-            return 0
+        simple = credential_process.simple_arguments(words[1:])
+        if simple is not None:
+            document = credential_process.from_cache(simple)
+            return run(credential_process.run, simple) if document is None else _print(document)
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     if name is None:
         return _usage(words)
@@ -96,7 +93,7 @@ def command(name: str) -> tuple[ArgumentParser, ModuleType]:
     return parser, module
 
 
-def run(function: Callable[[Namespace], int | None], args: Namespace) -> int:
+def run(function: Callable[[Any], int | None], args: Any) -> int:
     """Runs a command's ``run``, turns what it raises into one line and an exit status, warnings into lines."""
     import warnings  # always loaded by the interpreter
 
@@ -119,6 +116,16 @@ def run(function: Callable[[Namespace], int | None], args: Namespace) -> int:
             print(f"aws-hmac: {_line(exc)}", file=sys.stderr)
             return 1
         return status
+
+
+def _print(line: str) -> int:
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # as in `run`
+        return 141
+    return 0
 
 
 def _usage(words: list[str]) -> int:

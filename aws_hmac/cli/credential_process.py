@@ -22,29 +22,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="NAME", help="the profile; AWS_PROFILE, else default, if left out")
 
 
-def from_cache(words: list[str]) -> str | None:
-    """Returns what to print if a session that needs no renewal is cached; loads next to nothing.
+class Arguments:
+    """What `run` needs of an ``argparse.Namespace``, which takes longer to make than a cached session to read."""
 
-    Args:
-        words: what follows ``credential-process``; anything but one profile is left to `run`.
-    """
+    def __init__(self, profile: str) -> None:
+        self.profile = profile
+        self.debug = False
+
+
+def simple_arguments(words: list[str]) -> Arguments | None:
+    """Reads the words after ``credential-process`` where they are but a profile, as SDKs have it; else None."""
     if len(words) == 2 and words[0] == "--profile":
-        name = words[1]
-    elif len(words) == 1 and words[0].startswith("--profile="):
-        name = words[0][len("--profile=") :]
-    elif not words:
-        name = ""
-    else:
-        return None
+        return Arguments(words[1])
+    if len(words) == 1 and words[0].startswith("--profile="):
+        return Arguments(words[0][len("--profile=") :])
+    return None if words else Arguments("")
+
+
+def from_cache(args: Arguments) -> str | None:
+    """Returns what to print if a session that needs no renewal is cached; loads next to nothing."""
     import time
 
     from aws_hmac import __version__
     from aws_hmac._session_files import cached_document, chosen_profile, config_path
 
-    return cached_document(chosen_profile(name), config_path(), __version__, time.time())
+    return cached_document(chosen_profile(args.profile), config_path(), __version__, time.time())
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace | Arguments) -> None:
     """Prints the credentials."""
     import time
 
