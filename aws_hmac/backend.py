@@ -8,8 +8,8 @@ capability (`KeyImporter`, `KeyInspector`, `KeyLister`, `KeyDeleter`, `KeyTransf
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -36,8 +36,6 @@ FINGERPRINT_SIZE = 16
 """Length of a key's fingerprint, in bytes."""
 
 _FINGERPRINT_MESSAGE = b"aws-hmac key fingerprint v1"
-
-_audit = logging.getLogger("aws_hmac.audit")
 
 
 class HmacBackend(ABC):
@@ -295,6 +293,12 @@ def shorten(key: bytes) -> bytes:
     return hashlib.sha256(key).digest() if len(key) > BLOCK_SIZE else key
 
 
+def _audit(message: str, *arguments: object) -> None:
+    # Where logging was never loaded nobody listens; loading it takes a tenth of a cold credential-process.
+    if (logging := sys.modules.get("logging")) is not None:
+        logging.getLogger("aws_hmac.audit").info(message, *arguments)
+
+
 def device_hmac(backend: HmacBackend, message: bytes, *, purpose: str) -> bytes:
     """Asks a backend for one HMAC, and says so on the logger ``aws_hmac.audit``.
 
@@ -314,7 +318,7 @@ def device_hmac(backend: HmacBackend, message: bytes, *, purpose: str) -> bytes:
     try:
         mac = backend.hmac_sha256(message)
     except Exception as exc:
-        _audit.info(
+        _audit(
             "%s: no HMAC for %s: %s after %.1f ms",
             backend.name,
             purpose,
@@ -322,7 +326,7 @@ def device_hmac(backend: HmacBackend, message: bytes, *, purpose: str) -> bytes:
             (time.perf_counter() - start) * 1e3,
         )
         raise
-    _audit.info("%s: HMAC for %s in %.1f ms", backend.name, purpose, (time.perf_counter() - start) * 1e3)
+    _audit("%s: HMAC for %s in %.1f ms", backend.name, purpose, (time.perf_counter() - start) * 1e3)
     if len(mac) != MAC_SIZE:
         raise DeviceError(f"{backend.name}: the backend answered {len(mac)} bytes, an HMAC-SHA256 has {MAC_SIZE}")
     return mac

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -49,8 +48,6 @@ FIRST_RETRY = 5.0
 
 LAST_RETRY = 60.0
 """Seconds; see `FIRST_RETRY`."""
-
-_log = logging.getLogger(__name__)
 
 
 def renewal_window(lifetime: float) -> float:
@@ -208,7 +205,7 @@ class SessionCredentials:
 
             delay = min(LAST_RETRY, FIRST_RETRY * 2**self._failures) * random.uniform(0.5, 1)  # noqa: S311 - jitter
             self._failures += 1
-            _log.warning("%s: the session could not be renewed, the last one goes on: %s", self.options.what, exc)
+            _warn("%s: the session could not be renewed, the last one goes on: %s", self.options.what, exc)
             again = min(now + delay, good.expires)
             good = good._replace(renew=again, must=again)
             self._share(good)
@@ -393,7 +390,7 @@ class SessionCredentials:
             lock.acquire(timeout=LOCK_TIMEOUT if wait else 0)
         except filelock.Timeout:
             if wait:
-                _log.warning("%s: another process has held the lock for %.0f s", self.options.what, LOCK_TIMEOUT)
+                _warn("%s: another process has held the lock for %.0f s", self.options.what, LOCK_TIMEOUT)
             return None, wait
         return lock, True
 
@@ -464,6 +461,12 @@ def _document(credentials: sts.TemporaryCredentials) -> str:
             "Expiration": credentials.expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
     )
+
+
+def _warn(message: str, *arguments: object) -> None:
+    import logging  # most processes have nothing to say
+
+    logging.getLogger(__name__).warning(message, *arguments)
 
 
 def _prompt(serial: str) -> str:

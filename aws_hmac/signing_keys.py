@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
@@ -27,8 +26,6 @@ RECHECK_SECONDS = 60.0
 
 PREFETCH_SECONDS = 300
 """So long before midnight UTC `SigningKeys.prefetch` also fetches tomorrow's key."""
-
-_log = logging.getLogger(__name__)
 
 
 class SigningKeys:
@@ -159,7 +156,7 @@ class SigningKeys:
                 try:
                     self._check_fingerprint()
                 except Error as exc:
-                    _log.warning("%s: cannot tell whether the key was changed: %s", self.backend.name, exc)
+                    _warn("%s: cannot tell whether the key was changed: %s", self.backend.name, exc)
             return self.generation != before
 
     def clear(self) -> None:
@@ -198,7 +195,7 @@ class SigningKeys:
         seen = fingerprint(self.backend)
         self._checked = monotonic()
         if self._fingerprint is not None and seen != self._fingerprint:
-            _log.warning("%s: the key is another than before; what was derived from the old one is dropped",
+            _warn("%s: the key is another than before; what was derived from the old one is dropped",
                          self.backend.name)  # fmt: skip
             self.generation += 1
             self._drop_all()
@@ -226,6 +223,12 @@ class SigningKeys:
     def _drop_all(self) -> None:
         for date in list(self._fetched):
             self._drop(date)
+
+
+def _warn(message: str, *arguments: object) -> None:
+    import logging  # most processes have nothing to say
+
+    logging.getLogger(__name__).warning(message, *arguments)
 
 
 def _wipe(key: bytearray) -> None:
