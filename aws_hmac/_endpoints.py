@@ -11,15 +11,17 @@ import re
 from aws_hmac.errors import ConfigError
 
 _PARTITIONS = (
-    ("aws-cn", re.compile(r"cn-\w+-\d+|aws-cn-global"), "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    ("aws-eusc", re.compile(r"eusc-de-\w+-\d+"), "amazonaws.eu", "api.amazonwebservices.eu"),
-    ("aws-iso", re.compile(r"us-iso-\w+-\d+|aws-iso-global"), "c2s.ic.gov", "api.aws.ic.gov"),
-    ("aws-iso-b", re.compile(r"us-isob-\w+-\d+|aws-iso-b-global"), "sc2s.sgov.gov", "api.aws.scloud"),
-    ("aws-iso-e", re.compile(r"eu-isoe-\w+-\d+|aws-iso-e-global"), "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    ("aws-iso-f", re.compile(r"us-isof-\w+-\d+|aws-iso-f-global"), "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    ("aws-us-gov", re.compile(r"us-gov-\w+-\d+|aws-us-gov-global"), "amazonaws.com", "api.aws"),
+    ("aws-cn", "cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("aws-eusc", "eusc-de-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("aws-iso", "us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("aws-iso-b", "us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("aws-iso-e", "eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("aws-iso-f", "us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    ("aws-us-gov", "us-gov-", "amazonaws.com", "api.aws"),
 )
-_AWS = ("aws", None, "amazonaws.com", "api.aws")  # also for regions that nobody knows yet, as botocore does
+"""Partition, what its regions begin with (``\\w+-\\d+`` follows), DNS suffix, dual-stack DNS suffix."""
+
+_AWS = ("aws", "", "amazonaws.com", "api.aws")  # also for regions that nobody knows yet, as botocore does
 
 _LEGACY_GLOBAL = frozenset({
     "ap-northeast-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "aws-global", "ca-central-1", "eu-central-1",
@@ -28,7 +30,7 @@ _LEGACY_GLOBAL = frozenset({
 })  # fmt: skip
 """Regions that ``sts_regional_endpoints = legacy`` sends to the one global endpoint, in us-east-1."""
 
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 
 def sts_endpoint(
@@ -52,12 +54,12 @@ def sts_endpoint(
     """
     if sts_regional_endpoints not in ("regional", "legacy"):
         raise ConfigError(f"sts_regional_endpoints: {sts_regional_endpoints!r} is neither regional nor legacy")
-    if not _LABEL.fullmatch(region):
+    if not re.fullmatch(_LABEL, region, re.ASCII):
         raise ConfigError(f"region: {region!r} is no AWS region, as eu-west-1")
     if region.startswith("fips-") or region.endswith("-fips"):
         region = region.removeprefix("fips-").removesuffix("-fips")
         use_fips_endpoint = True
-    partition, _, suffix, dualstack_suffix = next((p for p in _PARTITIONS if p[1].fullmatch(region)), _AWS)
+    partition, _, suffix, dualstack_suffix = next((p for p in _PARTITIONS if _is_in(p[0], p[1], region)), _AWS)
     if not use_fips_endpoint and not use_dualstack_endpoint:
         if region == "aws-global" or (sts_regional_endpoints == "legacy" and region in _LEGACY_GLOBAL):
             return "https://sts.amazonaws.com", "us-east-1"
@@ -65,3 +67,9 @@ def sts_endpoint(
     # GovCloud's ordinary endpoints are the validated ones, except on dual-stack.
     fips = "-fips" if use_fips_endpoint and (use_dualstack_endpoint or partition != "aws-us-gov") else ""
     return f"https://sts{fips}.{region}.{dualstack_suffix if use_dualstack_endpoint else suffix}", region
+
+
+def _is_in(partition: str, prefix: str, region: str) -> bool:
+    if region == f"{partition}-global":
+        return True
+    return region.startswith(prefix) and re.fullmatch(r"\w+-\d+", region[len(prefix) :]) is not None
