@@ -374,7 +374,9 @@ class V4Chooser:
         if schemes is not None:
             scheme = next((scheme for scheme in schemes if scheme["name"] == "sigv4"), None)
         else:
-            scheme = {} if self._service_takes_v4 else None
+            # Presigning does not tell the endpoint's schemes; a set of regions has come from one that wants 4A.
+            regions = context.get("signing", {}).get("region", "")
+            scheme = {} if self._service_takes_v4 and "*" not in regions and "," not in regions else None
         if scheme is None:
             return None
         signing_name = scheme.get("signingName", signing_name)
