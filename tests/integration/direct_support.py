@@ -58,7 +58,11 @@ class Wire:
         self.sent: list[Sent] = []
         self.answers = list(answers)
         protocol = client.meta.service_model.metadata["protocol"]
-        self.usual = (200, {}, b"{}" if "json" in protocol else b"<Response><GetCallerIdentityResult/></Response>")
+        self.usual: tuple[int, dict[str, str], bytes] = (
+            200,
+            {},
+            b"{}" if "json" in protocol else b"<Response><GetCallerIdentityResult/></Response>",
+        )
         client.meta.events.register_first("before-send", self._answer)
 
     def _answer(self, request: Any, **_: object) -> AWSResponse:

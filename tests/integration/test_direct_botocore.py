@@ -193,7 +193,7 @@ def test_multi_region_access_point_needs_v4a() -> None:
 
 
 @pytest.mark.parametrize("service", ["sustainability", "partnercentral-channel", "sts", "marketplace-discovery"])
-def test_services_that_also_take_v4a(service: str) -> None:
+def test_services_that_also_take_v4a(service: Any) -> None:
     client = _direct("us-west-2").client(service)
     wire = Wire(client)
     if service == "sts":
@@ -282,7 +282,7 @@ def test_a_client_made_before_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFROMENVIRONMENT0")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     session = botocore.session.Session()
-    client = session.create_client("sts", "us-east-1")
+    client: Any = session.create_client("sts", "us-east-1")
     wire = Wire(client)
     with pytest.raises(ConfigError, match=r"has credentials already \(env\)"):
         aws_hmac.botocore.install(session, signer=memory_signer(ACCESS_KEY_ID, SECRET), mode="direct")
@@ -348,10 +348,10 @@ def test_retry_over_midnight() -> None:
 
 def test_the_secret_cannot_be_had() -> None:
     credentials: Any = _direct().get_credentials()
-    for attempt in (lambda: credentials.secret_key, lambda: credentials.get_frozen_credentials().secret_key):
+    for asked in (credentials, credentials.get_frozen_credentials()):
         for error in (AttributeError, aws_hmac.Error, UnsupportedError, NoCredentialsError):
             with pytest.raises(error, match=f"secret of {ACCESS_KEY_ID} .* cannot be read: sign with"):
-                attempt()
+                _ = asked.secret_key
     assert not hasattr(credentials, "secret_key")
     assert credentials.access_key == ACCESS_KEY_ID
     assert credentials.token is None
@@ -386,7 +386,7 @@ def test_credentials_in_a_session_that_has_no_signer() -> None:
 
     session = botocore.session.Session()
     session.get_component("credential_provider").insert_before("env", Provider())
-    client = session.create_client("sts", "us-east-1")
+    client: Any = session.create_client("sts", "us-east-1")
     wire = Wire(client)
     with pytest.raises(UnsupportedError, match="sign with"):
         client.get_caller_identity()
