@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> None:
     found = backend_class(uri.scheme)
     if not issubclass(found, backend.PolicyPrinter):
         raise UnsupportedError(
-            f"{uri.scheme}: no policy language guards these keys; docs/{uri.scheme}.md tells what access a signer needs"
+            f"{uri.scheme}: no policy language guards these keys; the backend's page tells what access a signer needs"
         )
     print(cast("type[PolicyPrinter]", found).policy(uri, args.role).rstrip("\n"))

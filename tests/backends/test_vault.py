@@ -271,6 +271,8 @@ class TestURI:
             ("vault:key=aws?addr=https://v:99999", "not as in"),
             ("vault:key=aws?addr=https://v:1,", "not as in"),
             ("vault:key=aws?addr=https://v:1&timeout=0", "timeout is '0'"),
+            ("vault:key=aws?addr=https://v:1&timeout=m", "timeout is 'm'"),
+            ("vault:key=aws?addr=https://v:1&namespace=a%20b", "namespace is 'a b'"),
             ("vault:key=aws?addr=https://v:1&patience=soon", "patience is 'soon'"),
             ("vault:key=aws?addr=https://v:1&ca-file=/no/such/ca.pem", "ca-file names /no/such/ca.pem"),
             ("vault:key=aws?addr=https://v:1&cert-file=/etc/hostname", "belong together"),
@@ -303,6 +305,11 @@ class TestURI:
         (tmp_path / ".vault-token").write_text(vault.root)
         with open_backend(bare) as key:
             assert fingerprint(key) == fingerprint_of(EXAMPLE_KEY)
+        (tmp_path / ".bao-token").write_text("hvs.other")
+        with open_backend(bare) as key:
+            assert fingerprint(key) == fingerprint_of(EXAMPLE_KEY)
+        (tmp_path / ".vault-token").write_text("hvs.other")
+        (tmp_path / ".bao-token").write_text(vault.root)
         monkeypatch.delenv("VAULT_ADDR")
         monkeypatch.setenv("BAO_ADDR", vault.addresses[0])
         with open_backend(bare) as key:

@@ -87,7 +87,7 @@ class TestToken:
         monkeypatch.setenv("MY_TOKEN", vault.root)
         assert signs(vault.uri(str(named.get("key")), token_source="env:MY_TOKEN"))
 
-    @pytest.mark.parametrize("token", ["hvs.wrong", "two\nlines", "\xff\xfe"])
+    @pytest.mark.parametrize("token", ["hvs.wrong", "hvs.wrong\nhvs.wrong", " hvs.wrong", "hvs.wrong\u20ac"])
     def test_wrong(self, vault: Vault, token: str) -> None:
         uri = vault.uri(token=token)
         with pytest.raises(AuthenticationError) as caught:
@@ -96,6 +96,11 @@ class TestToken:
         while chain is not None:
             assert "hvs.wrong" not in str(chain)
             chain = chain.__cause__ or chain.__context__
+
+    def test_wrong_in_the_environment(self, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VAULT_TOKEN", "hvs. wrong")
+        with pytest.raises(AuthenticationError, match="VAULT_TOKEN holds no Vault token"):
+            open_backend(f"vault:key=k?addr={vault.addresses[0]}")
 
     def test_expired_while_open(self, vault: Vault) -> None:
         named = KeyURI.parse(vault.imported())
@@ -140,6 +145,19 @@ class TestToken:
             keeper = key._connection.auth._keeper  # type: ignore[attr-defined]
         keeper.join(2)
         assert not keeper.is_alive()
+
+    def test_the_next_token_in_the_sink_is_kept_as_well(self, vault: Vault) -> None:
+        named = KeyURI.parse(vault.imported())
+        policy = VaultBackend.policy(named, "signer")
+        first, second = vault.token(policy, ttl="1s", renewable=False), vault.token(policy, ttl="2s")
+        sink = vault.file(first)
+        with open_backend(vault.uri(str(named.get("key")), token_source=f"file:{sink}")) as key:
+            sink.write_text(second)
+            time.sleep(1.1)
+            key.hmac_sha256(DAY)
+            time.sleep(2.5)
+            assert fingerprint(key) == fingerprint_of(EXAMPLE_KEY)
+            assert held(key) == second
 
     def test_not_renewable(self, vault: Vault) -> None:
         named = KeyURI.parse(vault.imported())

@@ -21,6 +21,7 @@ from aws_hmac import (
     DeviceError,
     DeviceLostError,
     KeyURIError,
+    SecurityWarning,
     SigningKeys,
     open_backend,
 )
@@ -607,5 +608,21 @@ class TestDiagnose:
 
 
 def test_in_clear_over_a_network_is_warned_of(clean_environment: None) -> None:
-    found = VaultBackend.diagnose(KeyURI.parse("vault:?addr=http://vault.invalid:8200&timeout=1"))
+    uri = "vault:key=k?addr=http://vault.invalid:8200&timeout=1&proxy=none&auth=none"
+    with pytest.warns(SecurityWarning, match="http://vault.invalid:8200 is not encrypted"), pytest.raises(DeviceError):
+        open_backend(uri)
+    with pytest.warns(SecurityWarning):
+        found = VaultBackend.diagnose(KeyURI.parse(uri))
     assert ("bad", "not encrypted: token and HMACs can be read") in [(f.level, f.text) for f in found]
+
+
+def test_files_that_are_no_certificates(authority: Authority, clean_environment: None) -> None:
+    """OpenSSL's complaints are not all wrapped by requests."""
+    junk = authority.folder / "junk.pem"
+    junk.write_text("no certificate")
+    junk.chmod(0o600)
+    with tls(authority) as vault:
+        with pytest.raises(DeviceError):
+            open_backend(vault.uri(ca_file=str(junk)))
+        with pytest.raises(DeviceError):
+            open_backend(vault.uri(ca_file=authority.file, cert_file=str(junk), key_file=str(junk)))

@@ -17,7 +17,8 @@ Attributes of the URI; the first three say which key and stand before ``?``, the
 ``auth``              ``token`` (if left out), ``approle``, ``kubernetes``, ``jwt``, ``cert``, ``userpass``, or
                       ``none`` for the address of a Vault Agent that adds its own token
 ``auth-mount``        where that method is mounted: its name if left out
-``token-source``      token: where the token is; else ``VAULT_TOKEN``, ``BAO_TOKEN``, ``~/.vault-token``
+``token-source``      token: where the token is; else ``VAULT_TOKEN``, ``BAO_TOKEN``, ``~/.vault-token``,
+                      ``~/.bao-token``
 ``role-id``           approle: the role_id
 ``secret-id-source``  approle: where the secret_id is
 ``secret-id-wrapped`` approle: ``true`` if that is a response-wrapping token, unwrapped once

@@ -169,7 +169,8 @@ class Auth:
         auth = answer.get("auth") if isinstance(answer, dict) else None
         if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
             raise AuthenticationError(f"{name}: the {self.method} login gave no token (does it want a second factor?)")
-        self._take(auth["client_token"], auth.get("lease_duration"), bool(auth.get("renewable")))
+        token = _token(auth["client_token"], f"{name}: the {self.method} login's answer")
+        self._take(token, auth.get("lease_duration"), bool(auth.get("renewable")))
         _log.info("%s: logged in by %s for %s s", name, self.method, auth.get("lease_duration"))
 
     def _renew(self) -> None:
@@ -211,15 +212,18 @@ class Auth:
     def _given(self) -> str:
         secret = self._uri.secret("token-source")
         if secret is not None:
-            return _text(secret, f"{self._uri.identity}: token-source")
+            return _token(_text(secret, f"{self._uri.identity}: token-source"), f"{self._uri.identity}: token-source")
         for name in ("VAULT_TOKEN", "BAO_TOKEN"):
             if os.environ.get(name):
-                return os.environ[name].strip()
-        for file in (".vault-token", ".bao-token"):  # where "vault login" and "bao login" put it
-            with suppress(OSError, RuntimeError):
+                return _token(os.environ[name].strip(), name)
+        files = [".vault-token", ".bao-token"]  # where "vault login" and "bao login" put it
+        if os.environ.get("BAO_ADDR") and not os.environ.get("VAULT_ADDR"):
+            files.reverse()
+        for file in files:
+            with suppress(OSError, RuntimeError, UnicodeDecodeError):
                 token = (Path.home() / file).read_text().strip()
                 if token:
-                    return token
+                    return _token(token, f"~/{file}")
         raise AuthenticationError(
             f"{self._uri.identity}: no token; give token-source, VAULT_TOKEN, another auth, or auth=none for Vault"
             " Agent"
@@ -284,7 +288,7 @@ class Auth:
             return held
         if self._secret_id is not None and self._secret_id[0] == held:
             return self._secret_id[1]
-        headers = {"X-Vault-Token": held}
+        headers = {"X-Vault-Token": _token(held, f"{name}: secret-id-source")}
         try:
             made = self._cluster.post("/v1/sys/wrapping/lookup", json={"token": held})["data"]["creation_path"]
             if not re.fullmatch(rf"auth/{re.escape(mount)}/role/[^/]+/secret-id", str(made)):
@@ -307,14 +311,17 @@ class Auth:
     def _keep(self) -> None:
         """A given token cannot be had again: a thread renews it even if no HMAC is asked for all day."""
         lease = self._lease
-        if self.method != "token" or lease is None or lease.renew is None or self._keeper is not None:
+        if self.method != "token" or lease is None or lease.renew is None or self._is_kept():
             return
         with self._lock:
-            if self._keeper is None:
+            if not self._is_kept():
                 self._keeper = threading.Thread(
                     target=_renew_until_gone, args=(weakref.ref(self), self._stop), name="vault-token", daemon=True
                 )
                 self._keeper.start()
+
+    def _is_kept(self) -> bool:
+        return self._keeper is not None and self._keeper.is_alive()
 
     def keep_alive(self) -> float | None:
         """Renews if it is time; returns the seconds until it is again, or None if there is nothing to renew."""
@@ -361,6 +368,13 @@ def _flag(uri: KeyURI, name: str) -> bool:
     if value not in ("true", "false"):
         raise KeyURIError(f"{uri.identity}: {name} is {value!r}, not true or false")
     return value == "true"
+
+
+def _token(text: str, what: str) -> str:
+    """Refuses what is no token, as the HTTP library's own refusal would show it."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise AuthenticationError(f"{what} holds no Vault token: there are blanks or letters beyond ASCII in it")
+    return text
 
 
 def _text(secret: bytes, what: str) -> str:

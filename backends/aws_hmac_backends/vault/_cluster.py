@@ -7,13 +7,14 @@ import random
 import ssl
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import hvac.adapters
 import hvac.exceptions
 import requests
 import requests.utils
+import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from aws_hmac.errors import (
@@ -32,7 +33,7 @@ CONNECT_TIMEOUT = 5.0
 """Seconds that a connection may take to be made; a dead node must not use up the time for the others."""
 
 MAX_REDIRECTS = 3
-PLAIN_ERRORS = 3
+MAX_ERRORS = 3
 """How often a 500 without a known cause is asked again before it is believed."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -48,8 +49,8 @@ class Fault(NamedTuple):
     Attributes:
         address: which.
         text: why, in words.
-        passing: waiting may help.
-        busy: the whole cluster says so: asking another address does not help.
+        kind: ``away``: waiting may help; ``busy``: it may, but no other address will do better; ``error``: a 500
+            without a known cause, believed when it stays; ``sealed`` and ``final``: waiting does not help.
         pause: seconds that the server asks to wait.
         cause: the library's exception, where there was one.
         done: the request may have been carried out all the same.
@@ -57,8 +58,7 @@ class Fault(NamedTuple):
 
     address: str
     text: str
-    passing: bool
-    busy: bool = False
+    kind: Literal["away", "busy", "error", "sealed", "final"]
     pause: float = 0.0
     cause: Exception | None = None
     done: bool = False
@@ -94,8 +94,10 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         self.name = name
         self.patience = patience
         self.met = False
-        """Whether Vault has ever answered: one that never did is more likely misspelt than failing over."""
-        self._verify, self._cert, self._proxy = verify, cert, proxy
+        """Whether Vault has ever answered."""
+        self._verify, self._cert = verify, cert
+        # Found out once: after a fork, macOS may not be asked for its proxies.
+        self._proxies = {address: _proxies(proxy, address) for address in self.addresses}
         self._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
         self._current = 0
         self._closed = False
@@ -116,7 +118,7 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
                 session=session,
                 cert=self._cert,
                 verify=self._verify,
-                proxies=self._proxies(address),
+                proxies=self._proxies[address],
                 timeout=self._timeout,
                 namespace=self.namespace,
                 allow_redirects=False,
@@ -124,13 +126,6 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
             )
             for address in self.addresses
         }
-
-    def _proxies(self, address: str) -> dict[str, str]:
-        if self._proxy == "none":
-            return {}
-        if self._proxy:
-            return {"http": self._proxy, "https": self._proxy}
-        return dict(requests.utils.get_environ_proxies(address))
 
     def close(self) -> None:
         """Closes every connection."""
@@ -173,7 +168,7 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
             DeviceError: no address answers as Vault does.
         """
         until = time.monotonic() + self.patience
-        pause, round_, plain = _FIRST_PAUSE, 0, 0
+        pause, errors = _FIRST_PAUSE, 0
         headers = {**({"X-Vault-Token": self.token} if self.token else {}), **(headers or {})}
         while True:
             if self._closed:
@@ -184,15 +179,14 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
                 if not isinstance(answer, Fault):
                     return answer
                 faults.append(answer)
-                if answer.busy or (once and answer.done):
+                if answer.kind == "busy" or (once and answer.done):
                     break
-            round_ += 1
-            plain += all(f.text.startswith("error 500") for f in faults)
+            errors += all(f.kind == "error" for f in faults)
             wait = max(pause * random.uniform(0.5, 1.0), *(f.pause for f in faults))  # noqa: S311 - jitter
             if (
-                not any(f.passing for f in faults)
+                all(f.kind in ("sealed", "final") for f in faults)
                 or (once and faults[-1].done)
-                or plain >= PLAIN_ERRORS
+                or errors >= MAX_ERRORS
                 or time.monotonic() + wait > until
             ):
                 raise self._gone(faults) from faults[-1].cause
@@ -201,11 +195,12 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
 
     def _gone(self, faults: Sequence[Fault]) -> DeviceError:
         said = "; ".join(f"{f.address} {f.text}" for f in faults)
-        if any(f.busy for f in faults):
+        kinds = {f.kind for f in faults}
+        if "busy" in kinds:
             return DeviceBusyError(f"{self.name}: {said}")
-        if len(faults) == len(self.addresses) and all("is sealed" in f.text for f in faults):
+        if kinds == {"sealed"}:
             return DeviceError(f"{self.name}: {said}; its keepers must unseal it")
-        if self.met and any(f.passing for f in faults):
+        if self.met and "away" in kinds:
             return DeviceLostError(f"{self.name}: Vault was there and is gone: {said}")
         return DeviceError(f"{self.name}: {said}")
 
@@ -216,7 +211,7 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
                 response = self._nodes[address].request(
                     method, url, headers=dict(headers), raise_exception=False, **kwargs
                 )
-            except requests.RequestException as exc:
+            except (OSError, ValueError, urllib3.exceptions.HTTPError) as exc:  # requests does not wrap them all
                 return self._unreachable(address, exc)
             if response.status_code not in (301, 302, 303, 307, 308):
                 return self._read(address, method, url, response)
@@ -229,15 +224,15 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
                     address,
                     f"redirects to {where}, which is not followed: the token would go there; if it is a node of the"
                     " same Vault, add it to addr",
-                    passing=False,
+                    "final",
                 )
             address = home
-        return Fault(address, "redirects in a circle", passing=True)
+        return Fault(address, "redirects in a circle", "away")
 
-    def _unreachable(self, address: str, exc: requests.RequestException) -> Fault:
+    def _unreachable(self, address: str, exc: Exception) -> Fault:
         done = not isinstance(exc, requests.ConnectTimeout) and "NewConnectionError" not in repr(exc)
         if isinstance(exc, requests.exceptions.SSLError) and (not self.met or _certificate_fault(exc)):
-            return Fault(address, _tls(exc), passing=False, cause=exc)
+            return Fault(address, _tls(exc), "final", cause=exc)
         if isinstance(exc, requests.Timeout):
             text = f"did not answer within {self._timeout[1]:g} s"
         elif isinstance(exc, requests.exceptions.ProxyError):
@@ -246,7 +241,8 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
             text = "cannot be reached" if not done else "closed the connection"
         else:
             text = f"cannot be asked: {type(exc).__name__}"
-        return Fault(address, text, passing=self.met, cause=exc, done=done)
+        # One that never answered is more likely misspelt than failing over.
+        return Fault(address, text, "away" if self.met else "final", cause=exc, done=done)
 
     def _read(self, address: str, method: str, url: str, response: requests.Response) -> Any:
         status = response.status_code
@@ -259,12 +255,12 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         if not isinstance(body, dict):
             kind = response.headers.get("Content-Type", "nothing").partition(";")[0][:40]
             if status in (500, 502, 503, 504):
-                return Fault(address, f"answers {status} with {kind}", passing=True, done=True)
+                return Fault(address, f"answers {status} with {kind}", "away", done=True)
             return Fault(
                 address,
                 f"answers {status} with {kind} instead of Vault's JSON: this is not Vault, or a proxy or login page"
                 " stands before it",
-                passing=False,
+                "final",
                 done=True,
             )
         if response.ok:
@@ -287,22 +283,30 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
 def _fault(address: str, status: int, said: str, response: requests.Response) -> Fault | None:
     """What an error says of the node (rather than of the request), or None."""
     if status == 503 and "sealed" in said:
-        return Fault(address, "is sealed", passing=False)
-    if "not active" in said and status == 500:
-        return Fault(address, "is a standby that knows of no active node", passing=True)
+        return Fault(address, "is sealed", "sealed")
+    if status == 500 and "not active" in said:
+        return Fault(address, "is a standby that knows of no active node", "away")
     if status == 501:
-        return Fault(address, "is not initialized", passing=False)
+        return Fault(address, "is not initialized", "final")
     if status == 429:
         asked = response.headers.get("Retry-After", "")
         pause = min(float(asked), 60.0) if asked.isdecimal() else 0.0
-        return Fault(address, f"limits the rate: {said}", passing=True, busy=True, pause=pause)
+        return Fault(address, f"limits the rate: {said}", "busy", pause=pause)
     if status == 412:
-        return Fault(address, f"lags behind its cluster: {said}", passing=True, busy=True)
+        return Fault(address, f"lags behind its cluster: {said}", "busy")
     if status == 500:
-        return Fault(address, f"error 500: {said}", passing=True, done=True)
+        return Fault(address, f"error 500: {said}", "error", done=True)
     if status in (502, 503, 504):
-        return Fault(address, f"answers {status}: {said}", passing=True, done=True)
+        return Fault(address, f"answers {status}: {said}", "away", done=True)
     return None
+
+
+def _proxies(proxy: str | None, address: str) -> dict[str, str]:
+    if proxy == "none":
+        return {}
+    if proxy:
+        return {"http": proxy, "https": proxy}
+    return dict(requests.utils.get_environ_proxies(address))
 
 
 def _line(text: str) -> str:

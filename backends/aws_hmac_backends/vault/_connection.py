@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import hvac
 import hvac.exceptions
 
-from aws_hmac.errors import DeviceError, KeyURIError
+from aws_hmac.errors import DeviceError, KeyURIError, SecurityWarning
 from aws_hmac_backends.vault._auth import ATTRIBUTES, Auth
 from aws_hmac_backends.vault._cluster import Cluster, map_exceptions
 
@@ -64,6 +65,13 @@ class Connection:
         # An empty token, as hvac would read VAULT_TOKEN itself; tokens are `Auth`'s business.
         self.client = hvac.Client(url=self.cluster.base_uri, token="", verify=True, adapter=lambda **_: self.cluster)
         self.auth = Auth(uri, self.cluster, self.client)
+        for address in filter(in_clear, self.cluster.addresses):
+            warnings.warn(
+                f"{self.name}: {address} is not encrypted: whoever is on the way reads the token and the HMACs; use"
+                " https",
+                SecurityWarning,
+                stacklevel=4,
+            )
         _open.add(self)
 
     def ask(self, doing: str, question: Callable[[], T]) -> T:
@@ -135,6 +143,9 @@ def check(uri: KeyURI) -> None:
         raise KeyURIError(f"{uri.identity}: Vault's key names have letters, digits, and '_', '.', '-' between them")
     mount(uri)
     version(uri)
+    namespace = uri.get("namespace") or environment("NAMESPACE")
+    if namespace and not re.fullmatch(r"[!-~]+", namespace):
+        raise KeyURIError(f"{uri.identity}: namespace is {namespace!r}, which has blanks or letters beyond ASCII in it")
     if uri.get("old-versions", "refuse") not in ("refuse", "keep"):
         raise KeyURIError(f"{uri.identity}: old-versions is neither refuse nor keep")
 
@@ -225,9 +236,10 @@ def _proxy(uri: KeyURI) -> str | None:
 
 
 def _seconds(uri: KeyURI, name: str, default: str) -> float:
+    """Reads seconds, or a duration as Vault's own variables have it: 90, 90s, 1m30s."""
     text = uri.get(name, default) or ""
-    if not re.fullmatch(r"[0-9]{1,4}(?:\.[0-9]{1,3})?s?", text, re.ASCII) or (
-        name == "timeout" and not text.strip("0.s")
-    ):
+    match = re.fullmatch(r"(?:([0-9]{1,3})m)?(?:([0-9]{1,4}(?:\.[0-9]{1,3})?)s?)?", text, re.ASCII)
+    seconds = 60 * float(match[1] or 0) + float(match[2] or 0) if match and text else -1.0
+    if seconds < 0 or (name == "timeout" and not seconds):
         raise KeyURIError(f"{uri.identity}: {name} is {text!r}, not a number of seconds")
-    return float(text.rstrip("s"))
+    return seconds
