@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from aws_hmac.backend import HmacBackend
+    from aws_hmac.event_stream import EventSigner
     from aws_hmac.signing_keys import Mode
     from aws_hmac.sigv4.payload import Body
+    from aws_hmac.sigv4.post import Condition, PresignedPost
     from aws_hmac.sigv4.rules import ServiceRules
+    from aws_hmac.sigv4.streaming import Checksum, ChunkedBody, StreamBody
 
     _Stages: TypeAlias = tuple[str, str, str, str, str]  # the fields of Explanation
     Headers: TypeAlias = "Mapping[str, str] | Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]"
@@ -49,6 +52,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, secti
 _PRESIGNED = re.compile(r"(?:^|&)x-amz-signature=", re.IGNORECASE)
 _ACCESS_KEY_ID = re.compile(r"[!-.0-~]+", re.ASCII)
 
+
+_OF_THE_STREAM = frozenset(
+    {"content-length", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-trailer", "transfer-encoding"}
+)
+"""Headers that follow from how a body is sent."""
 
 _kept_query_string = lru_cache(maxsize=256)(canonical_query_string)
 """APIs are asked the same again and again. Not for presigned URLs, which never repeat and hold tokens."""
@@ -189,6 +197,193 @@ class Signer:
         """
         return self._sign_url(method, url, service, region, expires, headers, body, at, rules)[0]
 
+    def sign_stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        region: str,
+        body: StreamBody,
+        service: str = "s3",
+        headers: Headers = (),
+        length: int | None = None,
+        checksum: str | Callable[[], Checksum] | None = None,
+        signed: bool = True,
+        chunk_size: int = 65536,
+        at: datetime | None = None,
+        rules: ServiceRules | None = None,
+    ) -> tuple[dict[str, str], ChunkedBody]:
+        """Signs an upload whose body is signed in chunks while it is sent, in constant memory.
+
+        The three ways of S3: ``STREAMING-AWS4-HMAC-SHA256-PAYLOAD``; with `checksum` the same and a trailer;
+        with ``signed=False`` ``STREAMING-UNSIGNED-PAYLOAD-TRAILER``.
+
+        Args:
+            method: ``PUT`` mostly.
+            url: what is requested.
+            region: as ``eu-west-1``.
+            body: bytes, a binary file (sent from where it stands) or an iterable of bytes in any pieces.
+            service: the service's signing name.
+            headers: what the request sends besides.
+            length: bytes of the body; needed where it cannot be asked, as of a generator.
+            checksum: sent after the body as ``x-amz-checksum-…``: ``crc32``, ``sha1``, ``sha256``, or what makes
+                an object like hashlib's (`aws_hmac.sigv4.trailer_for`). ``crc32`` where nothing is signed.
+            signed: whether each chunk is signed. If not, only https keeps the body from being changed.
+            chunk_size: bytes of a chunk, 8192 at least.
+            at: when it is signed; now if None.
+            rules: how the service wants it; its own rules if None.
+
+        Returns:
+            Every header to send, Content-Length among them, and the body: an iterable with a length, which
+            keeps its signing key until it ends.
+
+        Raises:
+            SigningError: the request cannot be signed as asked; names the part.
+            Error: what the device answers, when it has to be asked.
+        """
+        from aws_hmac.sigv4 import streaming  # most who sign do not stream
+
+        if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < streaming.MIN_CHUNK_SIZE:
+            raise SigningError(f"chunk_size: must be a whole number of bytes, {streaming.MIN_CHUNK_SIZE} at least")
+        size = streaming.length_of(body, length)
+        trailer = None if checksum is None and signed else streaming.trailer_for(checksum or "crc32")
+        marker = (
+            streaming.STREAMING_UNSIGNED_PAYLOAD_TRAILER if not signed
+            else streaming.STREAMING_PAYLOAD if trailer is None
+            else streaming.STREAMING_PAYLOAD_TRAILER
+        )  # fmt: skip
+        pairs: list[tuple[str, str | bytes]] = []
+        encodings = ["aws-chunked"]
+        for name, value in zip(*_split_headers(headers), strict=True):
+            lower = name.lower() if isinstance(name, str) else name
+            if lower == "content-encoding":
+                encodings += [str(value)]
+            elif lower not in _OF_THE_STREAM:
+                pairs.append((name, value))  # type: ignore[arg-type] # looked at when it is signed
+        pairs += [
+            ("Content-Encoding", ",".join(encodings)),
+            ("Content-Length", str(streaming.encoded_length(size, chunk_size, signed=signed, trailer=trailer))),
+            ("X-Amz-Decoded-Content-Length", str(size)),
+        ]
+        if trailer is not None:
+            pairs.append(("X-Amz-Trailer", trailer.name))
+        made, stages = self._sign_headers(method, url, service, region, pairs, marker, at, rules)
+        scope, seed, amz_date = stages[2], stages[-1], made["X-Amz-Date"]
+        key = self.keys.signing_key(scope[:8], region, service)
+        return made, streaming.ChunkedBody(
+            body, size, chunk_size=chunk_size, trailer=trailer,
+            signer=(lambda: streaming.ChunkSigner(key, amz_date, scope, seed)) if signed else None,
+        )  # fmt: skip
+
+    def sign_events(
+        self,
+        method: str,
+        url: str,
+        *,
+        service: str,
+        region: str,
+        headers: Headers = (),
+        at: datetime | None = None,
+        rules: ServiceRules | None = None,
+    ) -> tuple[dict[str, str], EventSigner]:
+        """Signs a request that opens an event stream, whose messages are signed one by one.
+
+        Args:
+            method: ``POST`` mostly.
+            url: what is requested.
+            service: the service's signing name, as ``transcribe``.
+            region: as ``eu-west-1``.
+            headers: what the request sends besides.
+            at: when it is signed; now if None.
+            rules: how the service wants it; its own rules if None.
+
+        Returns:
+            Every header to send, and what signs the messages.
+
+        Raises:
+            SigningError: the request cannot be signed as asked; names the part.
+            Error: what the device answers, when it has to be asked.
+        """
+        from aws_hmac.event_stream import EventSigner
+        from aws_hmac.sigv4.streaming import STREAMING_EVENTS
+
+        made, stages = self._sign_headers(method, url, service, region, headers, STREAMING_EVENTS, at, rules)
+        return made, EventSigner(self.keys, region, service, stages[-1])
+
+    def presign_post(
+        self,
+        url: str,
+        *,
+        bucket: str,
+        key: str,
+        region: str,
+        expires: int,
+        fields: Mapping[str, str] | None = None,
+        conditions: Sequence[Condition] = (),
+        service: str = "s3",
+        at: datetime | None = None,
+    ) -> PresignedPost:
+        """Signs a form with which a browser uploads one object to S3.
+
+        Args:
+            url: the bucket's, where the form is sent.
+            bucket: the bucket's name.
+            key: the object's key; ``${filename}`` at its end stands for the name of the user's file.
+            region: as ``eu-west-1``.
+            expires: seconds for which the form is valid, 1 to 604800 (7 days).
+            fields: what else the form holds, as ``{"acl": "private"}``; each must be sent as it is, unless a
+                condition says otherwise.
+            conditions: what the form may hold: ``{"name": "value"}``, ``["starts-with", "$name", "prefix"]`` or
+                ``["content-length-range", least, most]``.
+            service: the service's signing name.
+            at: from when it is valid; now if None.
+
+        Returns:
+            The URL and all fields of the form.
+
+        Raises:
+            SigningError: the form cannot be signed as asked; names the part.
+            Error: what the device answers, when it has to be asked.
+
+        Warns:
+            ExpiryWarning: the session token expires before the form does.
+        """
+        from datetime import datetime, timedelta, timezone
+
+        from aws_hmac.sigv4.post import PresignedPost, conditions_for, key_condition, post_policy
+
+        _check_expires(expires)
+        url_parts(url)
+        if at is None:
+            at = datetime.fromtimestamp(time.time(), timezone.utc)
+        amz_date, date = moment(at)
+        scope = credential_scope(date, region, service)
+        own = {
+            "x-amz-algorithm": ALGORITHM,
+            "x-amz-credential": f"{self.access_key_id}/{scope}",
+            "x-amz-date": amz_date,
+        }
+        if self.session_token is not None:
+            own["x-amz-security-token"] = self.session_token
+            if self.session_expiration is not None:
+                _warn_of_expiry(self.session_expiration, at, expires, stacklevel=3)
+        for name, value in (("bucket", bucket), ("key", key)):
+            if not isinstance(value, str) or not value:
+                raise SigningError(f"{name}: must be given")
+        policy = post_policy(
+            (at + timedelta(seconds=expires)).astimezone(timezone.utc),
+            [
+                *conditions_for(fields or {}, conditions),
+                {"bucket": bucket},
+                key_condition(key),
+                *({name: value} for name, value in own.items()),
+            ],
+        )
+        signature = self.keys.signing_key(date, region, service).sign(policy.encode())
+        if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
+            signature = self.keys.signing_key(date, region, service).sign(policy.encode())
+        return PresignedPost(url, {**(fields or {}), "key": key, **own, "policy": policy, "x-amz-signature": signature})
+
     def explain(
         self,
         method: str,
@@ -273,8 +468,7 @@ class Signer:
         at: datetime | None,
         rules: ServiceRules | None,
     ) -> tuple[str, _Stages]:
-        if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
-            raise SigningError(f"expires: must be a whole number of seconds from 1 to {MAX_EXPIRES} (7 days)")
+        _check_expires(expires)
         if rules is None:
             rules = rules_for(service)
         amz_date, date = _now() if at is None else moment(at)
@@ -401,15 +595,20 @@ def _payload(body: Body, clean: Sequence[str], plan: _Plan, unsigned: bool) -> s
     return payload_hash(body)
 
 
-def _warn_of_expiry(session_expiration: datetime, at: datetime | None, expires: int) -> None:
+def _check_expires(expires: int) -> None:
+    if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
+        raise SigningError(f"expires: must be a whole number of seconds from 1 to {MAX_EXPIRES} (7 days)")
+
+
+def _warn_of_expiry(session_expiration: datetime, at: datetime | None, expires: int, stacklevel: int = 4) -> None:
     start = time.time() if at is None else at.timestamp()
     left = int(session_expiration.timestamp() - start)
     if left < expires:
         ends = f"in {left} s" if left > 0 else "already"
         warnings.warn(
-            f"the URL is meant for {expires} s, but the session token expires {ends}, and the URL with it",
+            f"this is meant for {expires} s, but the session token expires {ends}, and this with it",
             ExpiryWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

@@ -413,9 +413,7 @@ def test_warns_when_the_token_expires_first() -> None:
         return signer.presign("GET", URL, service="s3", region="us-east-1", expires=expires, at=at)
 
     for at in (AT, None):
-        with pytest.warns(
-            ExpiryWarning, match=r"meant for 3600 s, .* expires in 899|meant for 3600 s, .* in 900 s"
-        ) as seen:
+        with pytest.warns(ExpiryWarning, match=r"meant for 3600 s, .* in (899|900) s") as seen:
             presign(900, 3600, at)
         assert seen[0].filename == __file__  # the caller's line, not ours
         with pytest.warns(ExpiryWarning, match="already"):
