@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
+import subprocess
+import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +20,11 @@ from aws_hmac import (
     KeyPolicyError,
     KeyURIError,
     UnsupportedError,
+    import_key,
     open_backend,
 )
 from aws_hmac.backend import KeyInspector, fingerprint, fingerprint_of
+from aws_hmac.cli.memory_scan import forms, scan
 from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into
 from aws_hmac.uri import KeyURI
 from aws_hmac_backends.vault import VaultBackend
@@ -176,6 +182,38 @@ def test_a_failed_import_leaves_nothing(vault_double: Vault) -> None:
         import_into(uri, EXAMPLE_KEY)
     with pytest.raises(KeyNotFoundError):
         open_backend(uri)
+
+
+SIGNER = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import aws_hmac
+signer = aws_hmac.Signer("AKIAIOSFODNN7EXAMPLE", aws_hmac.open_backend(sys.argv[1]))
+print(signer.sign("GET", "https://s3.example/", service="s3", region="eu-west-1")["Authorization"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the search reads /proc")
+def test_the_secret_is_not_in_a_signers_memory(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that was started after the import, and in the control that has the secret it is found."""
+    secret = uuid.uuid4().hex + "/Canary+"
+    named = import_key(vault.uri(), secret)
+    monkeypatch.setenv("CONTROL_SECRET", secret)
+    found = {}
+    for uri in (named, "memory:env=CONTROL_SECRET"):
+        environment = {k: v for k, v in os.environ.items() if k != "CONTROL_SECRET" or uri != named}
+        with subprocess.Popen(
+            [sys.executable, "-c", SIGNER, uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"AWS4-HMAC-SHA256 Credential=AKIA")
+            found[uri] = scan(process.pid, forms(secret)).hits
+            process.communicate()
+    assert set(found.pop(named).values()) == {0}
+    (control,) = found.values()
+    assert control["the secret"] > 0
+    assert control['"AWS4" + secret'] > 0
 
 
 class TestWrongAnswers:

@@ -216,7 +216,7 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
             if response.status_code not in (301, 302, 303, 307, 308):
                 return self._read(address, method, url, response)
             target = urlsplit(response.headers.get("Location", ""))
-            home = f"{target.scheme}://{target.netloc}"
+            home = f"{target.scheme}://{target.netloc.lower()}"
             same = urlsplit(response.url).path == target.path and response.status_code in (307, 308)
             if home not in self._nodes or not same:
                 where = home if target.netloc else "elsewhere"
