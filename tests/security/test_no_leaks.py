@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import io
+import json
 import logging
 import sys
 import traceback
@@ -330,6 +331,79 @@ def test_sts(watch: Watch, moto_server: MotoServer, monkeypatch: pytest.MonkeyPa
     )
     watch.attempt(lambda: sts.get_caller_identity(chained, **where))
     secrets = (user.secret_access_key, got[0].secret_access_key, got[0].session_token)
+    watch.check(*(form for secret in secrets for form in shown_forms(secret.encode())))
+
+
+@pytest.fixture
+def prod(moto_server: MotoServer, aws_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A profile whose key is right, and one named ``wrong`` whose key is not; returns the right secret."""
+    user = moto_server.create_user()
+    role = moto_server.create_role()
+    monkeypatch.setenv("RIGHT", user.secret_access_key)
+    monkeypatch.setenv("WRONG", SECRET)
+    for name in ("right", "wrong"):
+        words = ["--profile", name, "--key", f"memory:env={name.upper()}", "--access-key-id", user.access_key_id]
+        words += ["--role-arn", role, "--region", "eu-west-1", "--endpoint-url", moto_server.url]
+        assert main(["configure", *words]) == 0
+    return user.secret_access_key
+
+
+def test_credential_process(
+    watch: Watch, prod: str, aws_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it prints is for the SDK alone: neither its errors, nor its logs, nor its warnings hold any of it."""
+    watch.forget()
+    capsys.readouterr()
+    secrets = [prod]
+    for _ in range(2):  # from STS, then from the cache
+        watch.attempt(partial(main, ["credential-process", "--profile", "right", "--debug"]))
+        out, err = capsys.readouterr()
+        document = json.loads(out)
+        secrets += [document["SecretAccessKey"], document["SessionToken"]]
+        watch.texts.append(err)
+    assert isinstance(
+        watch.attempt(partial(main, ["credential-process", "--profile", "wrong", "--debug"])), aws_hmac.STSError
+    )
+    watch.attempt(partial(main, ["credential-process", "--profile", "wrong"]))
+    (folder,) = (aws_home.parent / "xdg_runtime_dir").iterdir()
+    for file in folder.iterdir():
+        if file.suffix == ".session":
+            file.write_text(file.read_text()[:-30] + "\xff")
+    folder.chmod(0o755)
+    watch.attempt(partial(main, ["doctor", "--offline"]))
+    watch.texts += capsys.readouterr()
+    watch.attempt(partial(main, ["credential-process", "--profile", "right"]))  # the cache is open to others: warned of
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    secrets += [document["SecretAccessKey"], document["SessionToken"]]
+    watch.texts.append(err)
+    (aws_home / "config").write_bytes((aws_home / "config").read_bytes() + b"\xff")
+    watch.attempt(partial(main, ["credential-process", "--profile", "right", "--debug"]))
+    watch.check(*(form for secret in secrets for form in shown_forms(secret.encode())))
+
+
+@pytest.mark.parametrize("mode", ["session", "direct"])
+def test_session(watch: Watch, moto_server: MotoServer, prod: str, mode: Any, caplog: LogCaptureFixture) -> None:
+    """A boto3 session of ours; botocore's own debug log, which shows each request's headers, is not ours to change."""
+    key_id = Options({"key": "memory:env=RIGHT", "access_key_id": "A"}, what="options")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        named = aws_hmac.Session(profile_name="right") if mode == "session" else None
+        user = moto_server.create_user()
+        signer = Signer(user.access_key_id, aws_hmac.open_backend("memory:env=RIGHT"))
+        session = named or aws_hmac.Session(signer=signer, mode="direct", region_name="eu-west-1")
+    watch.forget()
+    client = session.client("sts", endpoint_url=moto_server.url)
+    watch.attempt(client.get_caller_identity)
+    credentials: Any = session.get_credentials()
+    watch.objects(session, client, credentials, key_id, signer, signer.keys)
+    secrets = [prod, user.secret_access_key]
+    if mode == "session":
+        frozen = credentials.get_frozen_credentials()
+        secrets += [frozen.secret_key, frozen.token]
+    else:
+        watch.attempt(lambda: credentials.secret_key)
+    caplog.handler.records[:] = [r for r in caplog.records if r.name.startswith("aws_hmac")]
     watch.check(*(form for secret in secrets for form in shown_forms(secret.encode())))
 
 
