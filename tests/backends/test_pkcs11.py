@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import hmac
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -477,6 +478,10 @@ class TestWhichKey:
         with pytest.raises(AmbiguousKeyError, match="2 keys fit"):
             import_into(uri, OTHER_KEY, overwrite=True)
         assert objects_of(softhsm_token) == 2
+        listed = Pkcs11Backend.list_keys(KeyURI.parse(uri))
+        assert sorted(KeyURI.parse(entry.uri).raw("id") or b"" for entry in listed) == [b"\x01", b"\x02"]
+        for entry in listed:
+            open_backend(entry.uri).close()
         open_backend(uri.replace("object=prod", "object=prod;id=%02")).close()
         open_backend(uri.replace("object=prod", "id=%01")).close()
 
@@ -689,7 +694,10 @@ class TestModules:
     def test_no_library(self, tmp_path: Path) -> None:
         file = tmp_path / "module.so"
         file.write_text("no library")
-        with pytest.raises(DeviceError, match=r"cannot be loaded as a PKCS#11 module: .*; p11-kit knows"):
+        with pytest.raises(
+            DeviceError,
+            match=rf"{file} cannot be loaded as a PKCS#11 module: (file too short|invalid ELF header); p11-kit knows",
+        ):
             open_backend(f"pkcs11:object=prod?module-path={file}")
 
     def test_another_library(self) -> None:
@@ -781,10 +789,8 @@ class TestImport:
         uri = softhsm_token.uri()
         import_into(uri, EXAMPLE_KEY, label="AKIAIOSFODNN7EXAMPLE")
         (entry,) = Pkcs11Backend.list_keys(KeyURI.parse(uri))
-        assert "id=AKIAIOSFODNN7EXAMPLE-" in entry.description
-        id_ = KeyURI.parse(entry.uri).raw("id") or b""
-        assert id_.startswith(b"AKIAIOSFODNN7EXAMPLE-")
-        assert len(id_) == 29
+        assert re.search(r"id=AKIAIOSFODNN7EXAMPLE-[0-9a-f]{8},", entry.description)
+        assert KeyURI.parse(entry.uri).raw("id") is None  # its label is enough
         import_into(uri.replace("object=prod", "object=b;id=%00%ff"), EXAMPLE_KEY)
         with open_backend(uri.replace("object=prod", "id=%00%ff")) as backend:
             assert backend.hmac_sha256(b"x") == mac_of(b"x")

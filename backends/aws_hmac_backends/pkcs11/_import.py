@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections import Counter
 from contextlib import suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -232,7 +233,8 @@ def list_keys(uri: KeyURI) -> list[KeyEntry]:
             continue
         with _modules.DEVICE:
             connection.release()
-        entries += [_entry(where, item) for item in found]
+        labels = Counter(item.label for item in found)
+        entries += [_entry(where, item, pin_id="id" in uri.path or labels[item.label] > 1) for item in found]
     return entries
 
 
@@ -247,10 +249,10 @@ def _token_uri(uri: KeyURI, token: Any) -> KeyURI:
     return KeyURI(uri.scheme, {**pinned, **asked}, uri.query)
 
 
-def _entry(where: KeyURI, item: _tokens.Found) -> KeyEntry:
+def _entry(where: KeyURI, item: _tokens.Found, *, pin_id: bool) -> KeyEntry:
     path = {k: v for k, v in where.path.items() if k not in ("object", "id")}
     if item.label or not item.id:
         path["object"] = item.label.encode()
-    if item.id:
+    if item.id and (pin_id or not item.label):
         path["id"] = item.id
     return KeyEntry(str(KeyURI(where.scheme, path, where.query)), f"{item}{'' if item.sign else ', may not sign'}")

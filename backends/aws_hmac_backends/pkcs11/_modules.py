@@ -197,12 +197,12 @@ def _lib(name: str, library: str) -> Any:
         lib = vendor.__new__(vendor, name)
         lib.get_slots()
     except pkcs11.PKCS11Error:
-        raise DeviceError(f"{name} cannot be loaded as a PKCS#11 module: {_reason(first)}; {_known()}") from first
+        raise DeviceError(f"{name} cannot be loaded as a PKCS#11 module: {_reason(first, name)}; {_known()}") from first
     return lib
 
 
-def _reason(exc: pkcs11.PKCS11Error) -> str:
-    return str(exc).rpartition("while loading ")[2] or type(exc).__name__
+def _reason(exc: pkcs11.PKCS11Error, name: str) -> str:
+    return str(exc).rpartition(f"{name}: ")[2] or type(exc).__name__
 
 
 def check_path(path: Path) -> None:
