@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import struct
 import zlib
 from hashlib import sha1, sha256
@@ -236,7 +235,7 @@ class ChunkedBody:
         signer: Callable[[], ChunkSigner] | None = None,
         trailer: Trailer | None = None,
     ) -> None:
-        self._body = io.BytesIO(body) if isinstance(body, (bytes, bytearray, memoryview)) else body
+        self._body = body
         self._length = length
         self._chunk_size = chunk_size
         self._make_signer = signer
@@ -256,7 +255,7 @@ class ChunkedBody:
         Raises:
             SigningError: the body is shorter or longer than was said, or cannot be sent a second time.
         """
-        if self._sent:
+        if self._sent and not isinstance(self._body, (bytes, bytearray, memoryview)):
             if self._start is None:
                 raise SigningError("body: cannot be sent a second time, as it cannot be put back; sign it anew")
             self._body.seek(self._start)  # type: ignore[attr-defined] # _position() has seen that it can
@@ -326,13 +325,17 @@ def _rest_of(body: object) -> int | None:
     start = _position(body)
     if start is None:
         return None
-    end = int(body.seek(0, io.SEEK_END))  # type: ignore[attr-defined] # _position() has seen that it can
+    end = int(body.seek(0, 2))  # type: ignore[attr-defined] # _position() has seen that it can
     body.seek(start)  # type: ignore[attr-defined] # likewise
     return end - start
 
 
-def _cut(body: BinaryIO | Iterable[bytes], size: int) -> Iterator[bytes]:
+def _cut(body: StreamBody, size: int) -> Iterator[bytes]:
     """Yields chunks of `size` bytes, the last one shorter, of what may come in any pieces."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        view = memoryview(body).cast("B")
+        yield from (bytes(view[start : start + size]) for start in range(0, len(view), size))
+        return
     read = getattr(body, "read", None)
     pieces: Iterator[bytes] = iter(lambda: read(size), b"") if read is not None else iter(body)
     kept = bytearray()
