@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from aws_hmac import AuthenticationError, KeyPolicyError, KeyURIError, open_backend
+from aws_hmac import AuthenticationError, DeviceError, Error, KeyPolicyError, KeyURIError, open_backend
 from aws_hmac.backend import fingerprint, fingerprint_of
 from aws_hmac.testing import EXAMPLE_KEY, in_fork
 from aws_hmac.uri import KeyURI
@@ -449,6 +450,54 @@ def test_tokens_are_never_logged(approle: Login, caplog: pytest.LogCaptureFixtur
     for hidden in (token, secret):
         assert hidden not in caplog.text
         assert hidden not in shown
+
+
+def shown(exc: BaseException | None) -> Iterator[str]:
+    """Everything that an exception and those behind it show or carry along."""
+    while exc is not None:
+        yield from ("".join(traceback.format_exception(exc)), repr(exc), repr(exc.args))
+        for value in vars(exc).values():
+            yield f"{value!r} {getattr(value, 'headers', '')!r} {getattr(value, 'body', '')!r}"
+        exc = exc.__cause__ or exc.__context__
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "drop"},
+        {"kind": "hang", "seconds": 1},
+        {"kind": "html"},
+        {"kind": "status", "status": 400, "errors": ["no"]},
+        {"kind": "status", "status": 403, "errors": ["permission denied"]},
+        {"kind": "status", "status": 500, "errors": ["disk full"]},
+        {"kind": "status", "status": 418, "errors": ["teapot"]},
+        {"kind": "raw", "body": "{}"},
+        {"kind": "raw", "body": '{"auth": {"client_token": "two words"}}'},
+    ],
+    ids=str,
+)
+def test_failed_logins_show_no_secret(vault_double: Vault, fault: dict[str, Any]) -> None:
+    login = Login(vault_double, "userpass")
+    login.role("users", "alice", password="correct horse")
+    source = f"file:{vault_double.file('correct horse')}"
+    vault_double.order("fault", path=f"auth/{login.mount}/login", **{"times": 9, **fault})
+    with pytest.raises(Error) as caught:
+        open_backend(login.uri("userpass", username="alice", password_source=source, timeout="0.3", patience="0.1"))
+    for text in shown(caught.value):
+        assert "correct horse" not in text
+        assert "two words" not in text
+
+
+@pytest.mark.parametrize("fault", [{"kind": "drop"}, {"kind": "hang", "seconds": 1}, {"kind": "html"}], ids=str)
+def test_failed_hmacs_show_no_token(vault_double: Vault, fault: dict[str, Any]) -> None:
+    named = KeyURI.parse(vault_double.imported())
+    uri = vault_double.uri(str(named.get("key")), timeout="0.3", patience="0.1")
+    with open_backend(uri) as key:
+        vault_double.order("fault", path=f"{vault_double.mount}/hmac", **{"times": 9, **fault})
+        with pytest.raises(DeviceError) as caught:
+            key.hmac_sha256(DAY)
+    for text in shown(caught.value):
+        assert vault_double.root not in text
 
 
 @pytest.mark.parametrize("auth", ["approle", "kubernetes", "jwt", "cert", "userpass"])

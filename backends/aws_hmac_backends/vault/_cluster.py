@@ -230,6 +230,8 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         return Fault(address, "redirects in a circle", "away")
 
     def _unreachable(self, address: str, exc: Exception) -> Fault:
+        if isinstance(exc, requests.RequestException):
+            exc.request = exc.response = None  # they hold the token, and at a login the password
         done = not isinstance(exc, requests.ConnectTimeout) and "NewConnectionError" not in repr(exc)
         if isinstance(exc, requests.exceptions.SSLError) and (not self.met or _certificate_fault(exc)):
             return Fault(address, _tls(exc), "final", cause=exc)
