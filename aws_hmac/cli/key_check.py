@@ -107,7 +107,7 @@ def _unusable(uri: str, backend: HmacBackend, exc: Error, *, as_json: bool) -> i
         findings = backend.inspect()
     except Error:
         raise exc from None  # that one says no more
-    findings = [Finding("bad", "computes", f"no: {exc}"), *findings]
+    findings = [Finding("bad", "computes", f"no: {str(exc).removeprefix(f'{backend.name}: ')}"), *findings]
     if as_json:
         print_json({"uri": uri, "fingerprint": None, "milliseconds": None, "findings": findings_json(findings)})
     else:

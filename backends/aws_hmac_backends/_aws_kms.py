@@ -24,7 +24,7 @@ from aws_hmac.errors import (
     KeyURIError,
     UnsupportedError,
 )
-from aws_hmac_backends._clients import check_endpoint, quiet
+from aws_hmac_backends._clients import check_endpoint, is_plain_http_elsewhere, quiet, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ _ARN = re.compile(
 )
 _REGION = re.compile(r"[a-z]{2,}(?:-[a-z0-9]+)+", re.ASCII)
 
-_XML_ERROR = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<said>[^<]*)</Message>")
+_XML_ERROR = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<message>[^<]*)</Message>")
 
 _TELLTALES = (
     "botocore.endpoint",
@@ -217,9 +217,15 @@ class Kms:
                 raise DeviceError(f"{self.name}: closed")
             client = self._clients.get(pid)  # connections of the parent are not ours to use, nor to close
             if client is None:
-                client = self._clients[pid] = self._session().create_client(
+                client = self._session().create_client(
                     "kms", region_name=self._region, endpoint_url=self._endpoint_url, config=_config()
                 )
+                if is_plain_http_elsewhere(client.meta.endpoint_url):  # of the environment or the profile
+                    raise ConfigError(
+                        f"{self.name}: KMS's endpoint is {client.meta.endpoint_url}: http to another machine would show"
+                        " the key; use https"
+                    )
+                self._clients[pid] = client
             return client
 
     def _session(self) -> Any:
@@ -265,7 +271,8 @@ class Kms:
         if isinstance(exc, boto.ClientError):
             return self._refused(exc, action, key)
         if isinstance(exc, boto.ProfileNotFound):
-            return ConfigError(f"{self.name}: there is no profile {self._profile!r} for the credentials for KMS")
+            profile = self._profile or _environment_profile()
+            return ConfigError(f"{self.name}: there is no profile {profile!r} for the credentials for KMS")
         if isinstance(exc, boto.NoRegionError):
             return KeyURIError(f"{self.name}: no region: name the key by its full ARN, or give ?region=")
         if isinstance(
@@ -293,10 +300,10 @@ class Kms:
     def _refused(self, exc: Any, action: str, key: str) -> Exception:
         error = exc.response.get("Error", {})
         code = str(error.get("Code", ""))
-        said = " ".join(str(error.get("Message", "")).split())
-        if code.isdigit() and (xml := _XML_ERROR.search(said)):  # emulators answer some errors in XML
-            code, said = xml["code"], xml["said"]
-        told = f"{code}: {said}" if said else code
+        message = " ".join(str(error.get("Message", "")).split())
+        if code.isdigit() and (xml := _XML_ERROR.search(message)):  # emulators answer some errors in XML
+            code, message = xml["code"], xml["message"]
+        told = f"{code}: {message}" if message else code
         arn = parse_arn(key)
         option = f"--key-id {arn} --region {arn.region}" if arn else f"--key-id {key}"
         where = f" ({arn.where})" if arn else ""
@@ -390,10 +397,15 @@ def key_findings(kms: Kms, key: str) -> list[Finding]:
         metadata = kms.describe(key)
     except KeyNotFoundError as exc:
         return [
-            Finding("bad", "key state", f"missing: {exc}", "restore the keyset that another key wraps, or import anew")
+            Finding(
+                "bad",
+                "key state",
+                f"missing: {said(exc, kms.name)}",
+                "restore the keyset that another key wraps, or import anew",
+            )
         ]
     except Error as exc:
-        return [Finding("warning", "key state", f"not known: {exc}", "allow kms:DescribeKey")]
+        return [Finding("warning", "key state", f"not known: {said(exc, kms.name)}", "allow kms:DescribeKey")]
     findings = [_state_finding(metadata, option)]
     if metadata.get("KeyManager") == "AWS":
         findings.append(Finding("warning", "key manager", "a default key that AWS manages", "use a key of your own"))
@@ -443,7 +455,7 @@ def _rotation_finding(kms: Kms, key: str, option: str) -> Finding:
     try:
         status = kms.call("GetKeyRotationStatus", key=key, KeyId=key)
     except Error as exc:
-        return Finding("info", "rotation", f"not known: {exc}")
+        return Finding("info", "rotation", f"not known: {said(exc, kms.name)}")
     if status.get("KeyRotationEnabled"):
         period = status.get("RotationPeriodInDays")
         return Finding("good", "rotation", f"on{f', every {period} days' if period else ''}; old versions still unwrap")

@@ -44,6 +44,17 @@ def quiet(*loggers: str) -> Iterator[None]:
         _in_call.reset(token)
 
 
+def said(exc: Exception, name: str) -> str:
+    """Returns an error's text without the name before it, for a finding on the key of that name."""
+    return str(exc).removeprefix(f"{name}: ")
+
+
+def is_plain_http_elsewhere(url: str) -> bool:
+    """Tells whether a URL is plain HTTP to another machine, where anyone between could read the key."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
 def check_endpoint(uri: KeyURI) -> str | None:
     """Returns the URI's ``endpoint-url``.
 
@@ -56,6 +67,6 @@ def check_endpoint(uri: KeyURI) -> str | None:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise KeyURIError(f"{uri.scheme}: URI: endpoint-url must be http(s)://host[:port]")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if is_plain_http_elsewhere(endpoint):
         raise KeyURIError(f"{uri.scheme}: URI: endpoint-url: http to another machine would show the key; use https")
     return endpoint

@@ -53,6 +53,7 @@ from aws_hmac.errors import (
     KeyExistsError,
     KeyMismatchError,
     KeyNotFoundError,
+    KeyPolicyError,
     KeyURIError,
     SecurityWarning,
     UnsupportedError,
@@ -210,7 +211,11 @@ class AwsKmsBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
         with closing(Kms.of(uri, key_id or "")) as kms:
             named = key_id or (f"alias/{alias}" if alias else None)
             keys = [named] if named else _all_keys(kms)
-            found = [metadata for metadata in map(kms.describe, keys) if metadata.get("KeySpec") == KEY_SPEC]
+            found = []
+            for key in keys:
+                # Among all keys of an account there are some that we may not look at.
+                with suppress(*(() if named else (KeyPolicyError,))):
+                    found.append(kms.describe(key))
         return [
             KeyEntry(
                 str(_named(uri, str(metadata["Arn"]))),
@@ -218,6 +223,7 @@ class AwsKmsBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
                 + (f", {metadata['Description']}" if metadata.get("Description") else ""),
             )
             for metadata in found
+            if metadata.get("KeySpec") == KEY_SPEC
         ]
 
     @classmethod

@@ -345,6 +345,19 @@ def test_key_check_states(kms: FakeKms, uri: str) -> None:
     assert findings()["key state"].startswith("bad missing")
 
 
+def test_list(kms: FakeKms, uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        kms.create_key()
+    bare = kms.create_key("HMAC_256")
+    assert main(["key", "list", f"awskms:?region={REGION}&endpoint-url={kms.url}", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert sorted(entry["uri"] for entry in listed) == sorted([uri, f"awskms:key-id={bare}?endpoint-url={kms.url}"])
+    kms.fault["DescribeKey"] = [KmsError("AccessDeniedException")]
+    assert main(["key", "list", f"awskms:?region={REGION}&endpoint-url={kms.url}"]) == 0
+    kms.fault["DescribeKey"] = [KmsError("AccessDeniedException")]
+    assert main(["key", "list", uri]) == 1
+
+
 def test_policies(kms: FakeKms, capsys: pytest.CaptureFixture[str]) -> None:
     arn = "arn:aws-cn:kms:cn-north-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     assert main(["key", "policy", f"awskms:key-id={arn}?signer=arn:aws-cn:iam::111122223333:role/web"]) == 0

@@ -12,6 +12,7 @@ import pytest
 
 from aws_hmac import (
     AuthenticationError,
+    ConfigError,
     DeviceBusyError,
     DeviceError,
     Finding,
@@ -186,7 +187,7 @@ def test_planned_kek(fake_kms: FakeKms, uri: str, arn: str) -> None:
     found = inspect(f"{uri}?planned-kek=aws-kms://{planned}")["planned KEK"]
     assert found.level == "warning"
     assert "does not wrap the keyset" in found.text
-    assert f"--kek aws-kms://{planned}" in found.mend
+    assert "key rewrap" in found.mend
     TinkBackend.rewrap_key(open_uri(f"{uri}?planned-kek=aws-kms://{planned}"))
     seen = inspect(f"{uri}?planned-kek=aws-kms://{planned}")
     assert "wraps the keyset" in seen["planned KEK"].text
@@ -268,6 +269,18 @@ def test_a_server_that_hangs_up(uri: str, monkeypatch: pytest.MonkeyPatch) -> No
             compute(uri)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def test_plain_http_elsewhere(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example.com")
+    with pytest.raises(ConfigError, match="http to another machine"):
+        compute(uri)
+
+
+def test_profile_that_is_not_there(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "none")
+    with pytest.raises(ConfigError, match="no profile 'none'"):
+        compute(uri)
 
 
 def test_nothing_is_logged(fake_kms: FakeKms, arn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

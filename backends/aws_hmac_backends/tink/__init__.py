@@ -124,7 +124,7 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
         kek, *planned = self._keks
         findings = kek.inspect(wrapped, self._associated_data)
         for other in planned:
-            findings += _planned_findings(other, wrapped, self._associated_data, self.name)
+            findings += _planned_findings(other, wrapped, self._associated_data)
         if self._associated_data:
             bound = self._associated_data.decode(errors="replace")
             findings.append(Finding("good", "associated data", f"the keyset is bound to {bound}"))
@@ -167,7 +167,8 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
             raise KeyURIError(f"{uri.identity}: associated-data is {bound}, but the key to import is that of {label}")
         if path.exists() and not overwrite:
             raise KeyExistsError(f"{uri.identity}: {path} exists; --overwrite replaces it")
-        uri = uri.replace(kek=pin_kek(uri.get("planned-kek") or uri.require("kek"), uri), planned_kek=None)
+        pinned = pin_kek(uri.get("planned-kek") or uri.require("kek"), uri)
+        uri = uri.replace(kek=pinned, planned_kek=None, region=None)
         kek = open_kek(uri.require("kek"), uri)
         try:
             content = wrap(new_keyset(key), kek, _associated_data(uri), json=_json(uri))
@@ -261,7 +262,7 @@ def _associated_data(uri: KeyURI) -> bytes:
     return uri.raw("associated-data") or b""
 
 
-def _planned_findings(kek: Kek, wrapped: bytes, associated_data: bytes, name: str) -> list[Finding]:
+def _planned_findings(kek: Kek, wrapped: bytes, associated_data: bytes) -> list[Finding]:
     try:
         kek.decrypt(wrapped, associated_data)
     except Error:
@@ -270,7 +271,7 @@ def _planned_findings(kek: Kek, wrapped: bytes, associated_data: bytes, name: st
                 "warning",
                 "planned KEK",
                 f"{kek.kek_uri} does not wrap the keyset: the plan changes nothing until it is carried out",
-                f"aws-hmac key rewrap '{name}' --kek {kek.kek_uri}",
+                "aws-hmac key rewrap KEY_URI",
             )
         ]
     return [

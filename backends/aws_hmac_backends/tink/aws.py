@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aws_hmac.backend import Finding
 from aws_hmac.errors import Error, KeyMismatchError, KeyURIError
 from aws_hmac_backends._aws_kms import Kms, key_findings, parse_arn
+from aws_hmac_backends._clients import said
 
 from .keks import AWS, Kek
 
@@ -67,7 +68,7 @@ class AwsKek(Kek):
         except Error as exc:
             # What KMS refuses to unwrap it does not name; the state of the pinned key may tell why.
             return [
-                Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {exc}"),
+                Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {said(exc, self._name)}"),
                 *key_findings(self._kms, self._arn),
             ]
         arn = parse_arn(actual)

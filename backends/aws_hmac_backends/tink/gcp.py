@@ -21,7 +21,7 @@ from aws_hmac.errors import (
     KeyPolicyError,
     KeyURIError,
 )
-from aws_hmac_backends._clients import check_endpoint, quiet
+from aws_hmac_backends._clients import check_endpoint, quiet, said
 
 from .keks import GCP, Kek
 
@@ -93,7 +93,7 @@ class GcpKek(Kek):
         try:
             answer = self._decrypt(ciphertext, associated_data)
         except Error as exc:
-            findings.append(Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {exc}"))
+            findings.append(Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {said(exc, self._name)}"))
         else:
             findings.append(Finding("good", "wrapped by", f"{self._key} ({self._where}), the key that the URI names"))
             if not answer.used_primary:
@@ -134,9 +134,15 @@ class GcpKek(Kek):
             versions = self._call("list_crypto_key_versions", {"parent": self._key})
             states = [(v.name.rpartition("/")[2], v.state.name, v.destroy_time) for v in versions]
         except KeyNotFoundError as exc:
-            return [Finding("bad", "key state", f"missing: {exc}", "restore the keyset that another key wraps")]
+            return [
+                Finding(
+                    "bad", "key state", f"missing: {said(exc, self._name)}", "restore the keyset that another key wraps"
+                )
+            ]
         except Error as exc:
-            return [Finding("warning", "key state", f"not known: {exc}", "allow cloudkms.cryptoKeys.get")]
+            return [
+                Finding("warning", "key state", f"not known: {said(exc, self._name)}", "allow cloudkms.cryptoKeys.get")
+            ]
         findings = []
         for number, state, destroyed in states:
             restore = f"gcloud kms keys versions restore {number} --key {self._key}"

@@ -13,6 +13,7 @@ from tink import aead, json_proto_keyset_format, secret_key_access
 
 from aws_hmac.backend import Finding
 from aws_hmac.errors import DeviceError, KeyMismatchError, KeyNotFoundError, KeyURIError, SecurityWarning
+from aws_hmac_backends._clients import said
 
 from .files import read_file, write_new
 
@@ -173,9 +174,9 @@ class LocalKek(Kek):
         try:
             self.decrypt(ciphertext, associated_data)
         except KeyMismatchError as exc:
-            findings.append(Finding("bad", "wrapped by", f"not by the key that the URI names: {exc}"))
+            findings.append(Finding("bad", "wrapped by", f"not by the key that the URI names: {said(exc, self._name)}"))
         except KeyNotFoundError as exc:
-            findings.append(Finding("bad", "key state", f"missing: {exc}"))
+            findings.append(Finding("bad", "key state", f"missing: {said(exc, self._name)}"))
         else:
             findings.append(Finding("info", "wrapped by", self.kek_uri))
         return findings

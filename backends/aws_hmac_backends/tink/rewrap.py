@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aws_hmac.backend import Finding, fingerprint, fingerprint_of
 from aws_hmac.errors import DeviceBusyError, Error, KeyExistsError, KeyMismatchError, KeyNotFoundError, KeyURIError
+from aws_hmac_backends._aws_kms import parse_arn
 
 from .files import lock_folder, map_os_errors, read_file, sync_folder, write_temporary
 from .keks import AWS, Kek, open_kek, pin_kek
@@ -40,7 +41,7 @@ def rewrap(kind: type[TinkBackend], path: Path, uri: KeyURI, target: str | None,
     if target is None and label is None:
         raise KeyURIError(f"{uri.identity}: rewrap to which key? Give --kek, or planned-kek= in the URI")
     name = uri.identity
-    new_uri = uri.replace(kek=pin_kek(target or uri.require("kek"), uri), planned_kek=None)
+    new_uri = uri.replace(kek=pin_kek(target or uri.require("kek"), uri), planned_kek=None, region=None)
     bound = uri.get("associated-data")
     if label is not None and bound is None:
         new_uri = new_uri.replace(associated_data=label)
@@ -107,16 +108,16 @@ def confirm(path: Path, uri: KeyURI, backend: HmacBackend, keks: list[Kek]) -> l
         Finding("good", "old keyset", f"{before} deleted; a backup that holds it still needs the old key"),
     ]
     if old_kek != new_kek:
-        arn = old_kek.removeprefix(AWS)
+        arn = parse_arn(old_kek.removeprefix(AWS))
         findings.append(
             Finding(
                 "info",
                 "old key",
                 f"this keyset needs {old_kek or 'its old key'} no more. Look for other uses, then disable that key for"
                 " some weeks, which can be undone, and delete it only after that",
-                f"aws kms disable-key --key-id {arn}; weeks later: aws kms schedule-key-deletion --key-id {arn}"
-                " --pending-window-in-days 30"
-                if old_kek.startswith(AWS)
+                f"aws kms disable-key --key-id {arn} --region {arn.region}; weeks later:"
+                f" aws kms schedule-key-deletion --key-id {arn} --region {arn.region} --pending-window-in-days 30"
+                if arn
                 else "",
             )
         )
