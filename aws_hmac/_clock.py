@@ -85,11 +85,11 @@ class HostClocks:
             if time.monotonic() - self._changed < CHANGE_SECONDS:
                 return False
             self._changed = time.monotonic()
-            if abs(seconds) < MIN_SKEW:  # our clock has been set right
-                self.difference, self._hosts = 0, frozenset()
-            else:
-                self.difference, self._hosts = seconds, frozenset({host})
-            self.differ = bool(self._hosts)
+            right_now = abs(seconds) < MIN_SKEW  # our clock has been set
+            self.difference, self._hosts = (0, frozenset()) if right_now else (seconds, frozenset({host}))
+            self.differ = not right_now
+        if right_now:
+            return True
         _warn(
             f"{host}: its clock and ours differ by {seconds} s; requests to it are signed with its time: set the clock"
             " of this machine"
