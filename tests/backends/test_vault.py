@@ -184,6 +184,36 @@ def test_a_failed_import_leaves_nothing(vault_double: Vault) -> None:
         open_backend(uri)
 
 
+class TestLaggingNode:
+    """A performance standby that shows an import a little later."""
+
+    def test_a_new_key(self, vault_double: Vault) -> None:
+        uri = vault_double.uri()
+        path = f"{vault_double.mount}/keys/{KeyURI.parse(uri).get('key')}"
+        vault_double.order(
+            "fault", path=path, method="GET", skip=1, times=3, kind="status", status=404, errors=list[str]()
+        )
+        with open_backend(import_into(uri, EXAMPLE_KEY)) as key:
+            assert fingerprint(key) == fingerprint_of(EXAMPLE_KEY)
+
+    def test_the_next_version(self, vault_double: Vault) -> None:
+        named = vault_double.imported()
+        path = f"{vault_double.mount}/keys/{KeyURI.parse(named).get('key')}"
+        old = json.dumps(vault_double.do("GET", path))
+        vault_double.order("fault", path=path, method="GET", skip=1, times=3, kind="raw", body=old)
+        second = import_into(named, b"second" * 8, overwrite=True)
+        assert KeyURI.parse(second).get("version") == "2"
+
+    def test_one_that_never_shows_it(self, vault_double: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aws_hmac_backends.vault._SETTLING", 0.3)
+        named = vault_double.imported()
+        path = f"{vault_double.mount}/keys/{KeyURI.parse(named).get('key')}"
+        old = json.dumps(vault_double.do("GET", path))
+        vault_double.order("fault", path=path, method="GET", times=99, kind="raw", body=old)
+        with pytest.raises(DeviceError, match="shows no version after 1"):
+            import_into(named, b"second" * 8, overwrite=True)
+
+
 SIGNER = """
 import sys, warnings
 warnings.simplefilter("ignore")

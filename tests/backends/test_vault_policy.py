@@ -162,6 +162,13 @@ class TestCheck:
             ("info", "it may not ask what it may do (update on sys/capabilities-self)")
         ]
 
+    @pytest.mark.parametrize("body", ["{}", "[]", '{"data": []}', '{"data": {"sys/raw/logical": ["deny"]}}'])
+    def test_no_answer_is_no_good_news(self, vault_double: Vault, body: str) -> None:
+        named = vault_double.imported()
+        vault_double.order("fault", path="sys/capabilities-self", kind="raw", body=body)
+        with pytest.raises(DeviceError):
+            findings(named)
+
     def test_flags(self, vault: Vault) -> None:
         named = KeyURI.parse(vault.imported())
         assert {f.level for f in findings(str(named)) if f.subject != "token"} == {"good"}

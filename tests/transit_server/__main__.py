@@ -130,7 +130,7 @@ class Cluster:
         url = urlsplit(target)
         query = parse_qs(url.query)
         path = unquote(url.path).removeprefix("/v1/").strip("/")
-        fault = self.fault(node, path)
+        fault = self.fault(node, path, method)
         kind = fault.get("kind")
         if kind == "html":
             return int(fault.get("status", 200)), {"Content-Type": "text/html"}, HTML
@@ -177,9 +177,16 @@ class Cluster:
             answer["data"]["hmac"] = self.spoil(answer["data"]["hmac"], fault["how"])
         return 200, {}, json.dumps(answer).encode()
 
-    def fault(self, node: Node, path: str) -> dict[str, Any]:
+    def fault(self, node: Node, path: str, method: str) -> dict[str, Any]:
         for fault in self.faults:
-            if path.startswith(fault.get("path", "")) and fault.get("node", node.number) == node.number:
+            if (
+                path.startswith(fault.get("path", ""))
+                and fault.get("node", node.number) == node.number
+                and fault.get("method", method) == method
+            ):
+                if fault.get("skip", 0):
+                    fault["skip"] -= 1
+                    continue
                 fault["times"] = fault.get("times", 1) - 1
                 if fault["times"] <= 0:
                     self.faults.remove(fault)

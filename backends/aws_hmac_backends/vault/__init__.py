@@ -41,6 +41,7 @@ import binascii
 import hmac
 import os
 import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +73,7 @@ from aws_hmac.errors import (
 )
 from aws_hmac_backends.vault import _connection, _policy
 from aws_hmac_backends.vault._cluster import NoEngineError
-from aws_hmac_backends.vault._connection import Connection
+from aws_hmac_backends.vault._connection import Connection, data_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,6 +88,9 @@ WRAPPING_KEY_BITS = 4096
 
 _MAC = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})", re.ASCII)
 _SHOWN = 10
+_SETTLING = 5.0
+"""Seconds within which every node of a cluster should know of an import."""
+
 _IMPORT_CHECK = b"aws-hmac import check"
 
 
@@ -269,7 +273,9 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
         except KeyPolicyError:
             found.append(Finding("info", "token", "it may not ask what it may do (update on sys/capabilities-self)"))
         else:
-            granted = {p: c for p, c in (answer.get("data") or answer).items() if isinstance(c, list)}
+            granted = {p: c for p, c in data_of(answer).items() if isinstance(c, list)}
+            if not granted.keys() >= set(paths):
+                raise DeviceError(f"{self.name}: Vault's answer does not say what the token may do")
             found += _policy.judge(granted, mount, self._key)
         for address in connection.cluster.addresses:
             if _connection.in_clear(address):
@@ -293,8 +299,7 @@ def _hmac(connection: Connection, key: str, version: int, message: bytes) -> byt
     answer = connection.ask(
         f"make an HMAC (update on {path})", lambda: connection.cluster.post(f"/v1/{path}", json=body)
     )
-    data = answer.get("data") if isinstance(answer, dict) else None
-    match = _MAC.fullmatch(str(data.get("hmac"))) if isinstance(data, dict) else None
+    match = _MAC.fullmatch(str(data_of(answer).get("hmac")))
     if match is None:
         raise DeviceError(f"{connection.name}: Vault's answer is no HMAC of the form vault:v{version}:…")
     if int(match[1]) != version:
@@ -327,9 +332,8 @@ def _import(connection: Connection, name: str, key: bytes, facts: dict[str, Any]
             # The answer was lost, and perhaps it alone. Never sent twice; what is there now tells.
             if not _arrived(connection, name, before):
                 raise
-        now = connection.key(name)
+        now, mac = _first_use(connection, name, before)
         version = _number(now, "latest_version")
-        mac = _hmac(connection, name, version, _IMPORT_CHECK)
         _refuse_another(connection.name, version, mac, hmac.digest(material, _IMPORT_CHECK, "sha256"))
         _refuse_unsafe(connection.name, now)
     except (KeyMismatchError, KeyPolicyError):
@@ -354,13 +358,32 @@ def _arrived(connection: Connection, name: str, before: int) -> bool:
     return False
 
 
+def _first_use(connection: Connection, name: str, before: int) -> tuple[dict[str, Any], bytes]:
+    """Looks at a version that was just imported, and has it make one HMAC.
+
+    A performance standby of Vault Enterprise may know of it a little later than the node that took it.
+    """
+    until = time.monotonic() + _SETTLING
+    while True:
+        try:
+            facts = connection.key(name)
+            version = _number(facts, "latest_version")
+            if version > before:
+                return facts, _hmac(connection, name, version, _IMPORT_CHECK)
+        except KeyNotFoundError:
+            if time.monotonic() > until:
+                raise
+        if time.monotonic() > until:
+            raise DeviceError(f"{connection.name}: Vault took the import, but shows no version after {before}")
+        time.sleep(0.1)
+
+
 def _wrapped(connection: Connection, material: bytearray) -> str:
     """RSA-OAEP-SHA256(ephemeral AES key), then AES-KWP(key) (Transit's API documentation, "Import key")."""
     path = f"{connection.mount}/wrapping_key"
     answer = connection.ask(f"fetch the wrapping key (read on {path})", lambda: connection.cluster.get(f"/v1/{path}"))
-    data = answer.get("data") if isinstance(answer, dict) else None
     try:
-        public = serialization.load_pem_public_key(str((data or {}).get("public_key")).encode())
+        public = serialization.load_pem_public_key(str(data_of(answer).get("public_key")).encode())
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise DeviceError(f"{connection.name}: Vault's wrapping key cannot be read") from exc
     if not isinstance(public, rsa.RSAPublicKey) or public.key_size != WRAPPING_KEY_BITS:
@@ -381,7 +404,7 @@ def _names(connection: Connection) -> list[str]:
         raise
     except KeyNotFoundError:
         return []  # Vault's way to say that there are none
-    keys = (answer.get("data") or {}).get("keys") if isinstance(answer, dict) else None
+    keys = data_of(answer).get("keys")
     return [k for k in keys if isinstance(k, str) and not k.endswith("/")] if isinstance(keys, list) else []
 
 

@@ -105,8 +105,8 @@ class Connection:
             f"look at the key (read on {self.mount}/keys/{name})",
             lambda: self.client.secrets.transit.read_key(name, mount_point=self.mount),
         )
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        data = data_of(answer)
+        if not isinstance(data.get("type"), str):
             raise DeviceError(f"{self.name}: Vault's answer does not describe a key")
         return data
 
@@ -124,6 +124,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def data_of(answer: object) -> dict[str, Any]:
+    """Returns what Vault's answer is about; nothing if it is about nothing."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def environment(name: str) -> str | None:
