@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_PUBLIC, TCTILdr
+from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPM2B_PUBLIC, TPMT_SYM_DEF, TCTILdr
 
 from aws_hmac import DeviceBusyError, DeviceError, DeviceLostError, KeyMismatchError, open_backend
 from aws_hmac._swtpm import Swtpm
@@ -156,6 +156,20 @@ def test_slots_taken_by_others(swtpm: Swtpm, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(_device, "BUSY_SECONDS", 10.0)
         threading.Timer(0.2, lambda: [esys.flush_context(tr) for tr in taken]).start()
         with open_backend(named) as backend:
+            assert backend.hmac_sha256(b"20260101") == expected(b"20260101")
+
+
+def test_sessions_taken_by_others(swtpm: Swtpm, tmp_path: Path) -> None:
+    """The TSS would salt the session after the one that failed with the old salt, and the TPM refuse it."""
+    uri = f"tpm2:file={tmp_path}/k.pem?tcti={swtpm.tcti}&parent=ek-ecc"
+    import_into(uri, EXAMPLE_KEY)
+    with ESAPI(swtpm.tcti) as esys:
+        null = TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL)
+        taken = [
+            esys.start_auth_session(ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.HMAC, null, TPM2_ALG.SHA256) for _ in range(2)
+        ]
+        threading.Timer(0.5, lambda: [esys.flush_context(session) for session in taken]).start()
+        with open_backend(uri) as backend:
             assert backend.hmac_sha256(b"20260101") == expected(b"20260101")
 
 

@@ -141,16 +141,15 @@ class Device:
                     try:
                         return self._patiently(action)
                     except TSS2_Exception as exc:
-                        if not _errors.is_lost(exc):
+                        if fresh or not again or not _errors.is_lost(exc):
                             raise
-                        self._drop()
-                        if fresh or not again:
-                            raise
+                    self._drop()
                     self._reopen()
                     return self._patiently(action)
-            except BaseException as exc:
-                if isinstance(exc.__cause__, TSS2_Exception) and _errors.is_lost(exc.__cause__):
-                    self._drop()
+            except BaseException:
+                # After a TPM2_StartAuthSession that failed, the TSS salts the next session with the old salt
+                # (seen in tpm2-tss 3.2.1): whatever failed, the next call gets a new context.
+                self._drop()
                 raise
 
     def _patiently(self, action: Callable[[ESAPI], T]) -> T:
@@ -162,6 +161,7 @@ class Device:
             except TSS2_Exception as exc:
                 if not _errors.is_full(exc) or time.monotonic() > end:
                     raise
+                self._drop()
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def inspect(
     """
     with Work(esys, options) as work:
         key, policy = find(work)
-        findings = [_leaves(work, key, policy), *_use(options, key, policy), _session(options, file)]
+        findings = [_leaves(work, key, policy), *_use(options, key, policy), _session(work, file)]
         findings += _pcrs(work, options, file, policy)
         findings += [_where(options, file), _counter(work, key)]
     findings.append(_speed(esys, mac))
@@ -116,8 +116,9 @@ def _use(options: Options, key: Object, policy: tuple[Command, ...]) -> list[Fin
     return findings
 
 
-def _session(options: Options, file: KeyFile | None) -> Finding:
-    if not options.salted:
+def _session(work: Work, file: KeyFile | None) -> Finding:
+    options, salt = work.options, work.salt()
+    if salt is None:
         return Finding(
             "warning",
             "session",
@@ -133,7 +134,7 @@ def _session(options: Options, file: KeyFile | None) -> Finding:
         "warning",
         "session",
         "salted and encrypted, but to whatever key answers: who can replace the TPM's answers can read along",
-        "add session-key-name=… (aws-hmac key transfer target prints the name)",
+        f"if this is the machine's own TPM, add session-key-name={salt.name.hex()}",
     )
 
 
