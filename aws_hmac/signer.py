@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from aws_hmac.errors import ExpiryWarning, SigningError
+from aws_hmac.errors import ExpiryWarning, SigningError, UnsupportedError
 from aws_hmac.signing_keys import SigningKeys
 from aws_hmac.sigv4.canonical import (
     canonical_query_string,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aws_hmac.sigv4.post import Condition, PresignedPost
     from aws_hmac.sigv4.rules import ServiceRules
     from aws_hmac.sigv4.streaming import Checksum, ChunkedBody, StreamBody
+    from aws_hmac.sigv4a_key import SigV4aKey
 
     _Stages: TypeAlias = tuple[str, str, str, str, str]  # the fields of Explanation
     Headers: TypeAlias = "Mapping[str, str] | Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]"
@@ -90,15 +91,19 @@ class Signer:
         session_expiration: when the session token expires; presigned URLs that would outlive it are warned of.
         cache: what is kept of the derivation, as `SigningKeys` says.
         max_age: seconds for which a kept key signs without asking the device.
+        sigv4a_backend: a second key, "AWS4A" + secret (``aws-hmac key import --sigv4a``), for requests that are
+            signed for a `region_set`. Leave it out unless you need them: what is derived from it knows no date,
+            so whoever may use it once signs for good.
 
     Attributes:
         keys: the `SigningKeys`.
+        sigv4a_key: the `SigV4aKey`, or None.
 
     Raises:
         SigningError: the access key id is empty or holds a slash, blank or other character that none has.
     """
 
-    __slots__ = ("__weakref__", "access_key_id", "keys", "session_expiration", "session_token")
+    __slots__ = ("__weakref__", "access_key_id", "keys", "session_expiration", "session_token", "sigv4a_key")
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class Signer:
         session_expiration: datetime | None = None,
         cache: Mode = "date",
         max_age: float | None = None,
+        sigv4a_backend: HmacBackend | None = None,
     ) -> None:
         if not isinstance(access_key_id, str) or not _ACCESS_KEY_ID.fullmatch(access_key_id):
             raise SigningError("access_key_id: must be text without slash or blank, as AKIAIOSFODNN7EXAMPLE")
@@ -122,6 +128,11 @@ class Signer:
         self.session_token = session_token or None
         self.session_expiration = session_expiration
         self.keys = SigningKeys(backend, mode=cache, max_age=max_age)
+        self.sigv4a_key: SigV4aKey | None = None
+        if sigv4a_backend is not None:
+            from aws_hmac.sigv4a_key import SigV4aKey
+
+            self.sigv4a_key = SigV4aKey(sigv4a_backend, access_key_id, mode=cache)
 
     def sign(
         self,
@@ -129,7 +140,8 @@ class Signer:
         url: str,
         *,
         service: str,
-        region: str,
+        region: str | None = None,
+        region_set: str | Sequence[str] | None = None,
         headers: Headers = (),
         body: Body = b"",
         at: datetime | None = None,
@@ -142,6 +154,8 @@ class Signer:
             url: as it will be requested; its host becomes the Host header if `headers` hold none.
             service: the service's signing name, as ``s3`` or ``execute-api``.
             region: as ``eu-west-1``.
+            region_set: instead, the regions that the signature is for, as ``["eu-west-1", "us-*"]`` or ``*``:
+                signs by SigV4A.
             headers: what the request sends besides, a mapping or pairs; all are signed but those that proxies
                 change. Headers of an earlier signature are replaced. An ``x-amz-content-sha256`` is taken as
                 the payload's hash.
@@ -155,9 +169,10 @@ class Signer:
 
         Raises:
             SigningError: the request cannot be signed as asked; names the part.
+            UnsupportedError: `region_set` without a `sigv4a_backend`.
             Error: what the device answers, when it has to be asked.
         """
-        return self._sign_headers(method, url, service, region, headers, body, at, rules)[0]
+        return self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[0]
 
     def presign(
         self,
@@ -165,7 +180,8 @@ class Signer:
         url: str,
         *,
         service: str,
-        region: str,
+        region: str | None = None,
+        region_set: str | Sequence[str] | None = None,
         expires: int,
         headers: Headers = (),
         body: Body = b"",
@@ -179,6 +195,8 @@ class Signer:
             url: what is requested.
             service: the service's signing name.
             region: as ``eu-west-1``.
+            region_set: instead, the regions that the signature is for, as ``["eu-west-1", "us-*"]`` or ``*``:
+                signs by SigV4A.
             expires: seconds for which the URL is valid, 1 to 604800 (7 days).
             headers: what whoever uses the URL must send besides.
             body: what they must send; S3 takes any.
@@ -193,9 +211,10 @@ class Signer:
 
         Raises:
             SigningError: the request cannot be signed as asked; names the part.
+            UnsupportedError: `region_set` without a `sigv4a_backend`.
             Error: what the device answers, when it has to be asked.
         """
-        return self._sign_url(method, url, service, region, expires, headers, body, at, rules)[0]
+        return self._sign_url(method, url, service, region, expires, headers, body, at, rules, region_set)[0]
 
     def sign_stream(
         self,
@@ -379,9 +398,7 @@ class Signer:
                 *({name: value} for name, value in own.items()),
             ],
         )
-        signature = self.keys.signing_key(date, region, service).sign(policy.encode())
-        if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
-            signature = self.keys.signing_key(date, region, service).sign(policy.encode())
+        signature = self._unanswered_signature(date, region, service, policy.encode())
         return PresignedPost(url, {**(fields or {}), "key": key, **own, "policy": policy, "x-amz-signature": signature})
 
     def explain(
@@ -390,7 +407,8 @@ class Signer:
         url: str,
         *,
         service: str,
-        region: str,
+        region: str | None = None,
+        region_set: str | Sequence[str] | None = None,
         headers: Headers = (),
         body: Body = b"",
         at: datetime | None = None,
@@ -399,8 +417,10 @@ class Signer:
     ) -> Explanation:
         """Returns the stages of what `sign`, or with ``presign=seconds`` what `presign`, does with these arguments."""
         if presign is None:
-            return Explanation(*self._sign_headers(method, url, service, region, headers, body, at, rules)[1])
-        return Explanation(*self._sign_url(method, url, service, region, presign, headers, body, at, rules)[1])
+            stages = self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[1]
+        else:
+            stages = self._sign_url(method, url, service, region, presign, headers, body, at, rules, region_set)[1]
+        return Explanation(*stages)
 
     def __repr__(self) -> str:
         return f"<Signer {self.access_key_id} by {self.keys.backend.name}>"
@@ -413,17 +433,21 @@ class Signer:
         method: str,
         url: str,
         service: str,
-        region: str,
+        region: str | None,
         headers: Headers,
         body: Body,
         at: datetime | None,
         rules: ServiceRules | None,
+        region_set: str | Sequence[str] | None = None,
     ) -> tuple[dict[str, str], _Stages]:
         if rules is None:
             rules = rules_for(service)
         amz_date, date = _now() if at is None else moment(at)
         _, host, path, query = url_parts(url)
         names, values = _split_headers(headers)
+        if region_set is not None:
+            headers = ()
+            names, values = _with_region_set(names, values, region_set)
         token = self.session_token
         plan = _plan(
             method,
@@ -438,9 +462,16 @@ class Signer:
         request = plan.template % plan.pick(
             (*clean, host, canonical_uri(path, rules), _kept_query_string(query), payload, amz_date, token)
         )
-        scope = credential_scope(date, region, service)
-        to_sign = string_to_sign(amz_date, scope, request)
-        signature = self.keys.signing_key(date, region, service).sign(to_sign.encode())
+        if region_set is None:
+            algorithm = ALGORITHM
+            scope = credential_scope(date, region, service)
+            to_sign = string_to_sign(amz_date, scope, request)
+            key = self.keys.signing_key(date, region, service)  # type: ignore[arg-type] # credential_scope() refuses None
+            signature = key.sign(to_sign.encode())
+        else:
+            algorithm, scope = self._sigv4a(date, region, service)
+            to_sign = string_to_sign(amz_date, scope, request, algorithm)
+            signature = self._sigv4a_signature(to_sign)
 
         out = headers.copy() if clean is values and type(headers) is dict else _merged(plan.names, clean)
         if plan.adds_host:
@@ -451,7 +482,7 @@ class Signer:
         if token is not None:
             out["X-Amz-Security-Token"] = token
         out["Authorization"] = (
-            f"{ALGORITHM} Credential={self.access_key_id}/{scope}, "
+            f"{algorithm} Credential={self.access_key_id}/{scope}, "
             f"SignedHeaders={plan.signed_headers}, Signature={signature}"
         )
         return out, (request, to_sign, scope, plan.signed_headers, signature)
@@ -461,12 +492,13 @@ class Signer:
         method: str,
         url: str,
         service: str,
-        region: str,
+        region: str | None,
         expires: int,
         headers: Headers,
         body: Body,
         at: datetime | None,
         rules: ServiceRules | None,
+        region_set: str | Sequence[str] | None = None,
     ) -> tuple[str, _Stages]:
         _check_expires(expires)
         if rules is None:
@@ -485,10 +517,16 @@ class Signer:
         payload = _payload(body, clean, plan, rules.unsigned_payload or rules.presign_unsigned_payload)
 
         token = "" if self.session_token is None else f"&X-Amz-Security-Token={encode(self.session_token)}"
-        scope = credential_scope(date, region, service)
+        if region_set is None:
+            algorithm, regions = ALGORITHM, ""
+            scope = credential_scope(date, region, service)
+        else:
+            algorithm, scope = self._sigv4a(date, region, service)
+            regions = f"&X-Amz-Region-Set={encode(_region_set_header(region_set))}"
         own_query = (
-            f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={_encoded_credential(self.access_key_id, scope)}"
-            f"&X-Amz-Date={amz_date}&X-Amz-Expires={expires}&X-Amz-SignedHeaders={plan.encoded_signed_headers}"
+            f"X-Amz-Algorithm={algorithm}&X-Amz-Credential={_encoded_credential(self.access_key_id, scope)}"
+            f"&X-Amz-Date={amz_date}&X-Amz-Expires={expires}{regions}"
+            f"&X-Amz-SignedHeaders={plan.encoded_signed_headers}"
         )
         sent_query = f"{own_query}{token}" if rules.sign_session_token else own_query
         if query:
@@ -497,15 +535,41 @@ class Signer:
         query_string = own_query if sent_query is own_query else canonical_query_string(sent_query)  # is in order
         request = plan.template % plan.pick((*clean, host, uri, query_string, payload))
 
-        to_sign = string_to_sign(amz_date, scope, request).encode()
-        signature = self.keys.signing_key(date, region, service).sign(to_sign)
-        if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
-            signature = self.keys.signing_key(date, region, service).sign(to_sign)
+        to_sign = string_to_sign(amz_date, scope, request, algorithm)
+        if region_set is None:
+            signature = self._unanswered_signature(date, region, service, to_sign.encode())  # type: ignore[arg-type] # likewise
+        else:
+            signature = self._sigv4a_signature(to_sign)
         if not rules.sign_session_token:
             sent_query += token
         sent_path = path if path == uri else wire_form(path) or "/"
         signed_url = f"{scheme}://{host}{sent_path}?{sent_query}&X-Amz-Signature={signature}"
-        return signed_url, (request, to_sign.decode(), scope, plan.signed_headers, signature)
+        return signed_url, (request, to_sign, scope, plan.signed_headers, signature)
+
+    def _unanswered_signature(self, date: str, region: str, service: str, to_sign: bytes) -> str:
+        """Signs what is handed on: no answer will tell that the device's key is another."""
+        signature = self.keys.signing_key(date, region, service).sign(to_sign)
+        if self.keys.recheck(interval=PRESIGN_RECHECK_SECONDS):
+            signature = self.keys.signing_key(date, region, service).sign(to_sign)
+        return signature
+
+    def _sigv4a(self, date: str, region: object, service: str) -> tuple[str, str]:
+        """Returns SigV4A's algorithm and credential scope."""
+        from aws_hmac.sigv4 import sigv4a
+
+        if region is not None:
+            raise SigningError("region: give either region or region_set")
+        if self.sigv4a_key is None:
+            raise UnsupportedError(
+                "SigV4A (region_set) is off: it needs a second key, 'AWS4A' + secret (aws-hmac key import --sigv4a),"
+                " given as Signer(sigv4a_backend=…). The key pair derived from it knows no date: whoever may use it"
+                " once signs for good, until the access key is deactivated"
+            )
+        return sigv4a.ALGORITHM, sigv4a.credential_scope(date, service)
+
+    def _sigv4a_signature(self, to_sign: str) -> str:
+        assert self.sigv4a_key is not None  # _sigv4a() has looked
+        return self.sigv4a_key.sign(to_sign.encode())
 
 
 class _Plan(NamedTuple):
@@ -585,6 +649,20 @@ def _split_headers(headers: Headers) -> tuple[tuple[str, ...], list[object]]:
     except (TypeError, ValueError) as exc:
         raise SigningError("headers: must be a mapping, or pairs of name and value") from exc
     return tuple(name for name, _ in pairs), [value for _, value in pairs]
+
+
+def _with_region_set(
+    names: tuple[str, ...], values: list[object], region_set: str | Sequence[str]
+) -> tuple[tuple[str, ...], list[object]]:
+    pairs = [pair for pair in zip(names, values, strict=True) if str(pair[0]).lower() != "x-amz-region-set"]
+    pairs.append(("X-Amz-Region-Set", _region_set_header(region_set)))
+    return tuple(name for name, _ in pairs), [value for _, value in pairs]
+
+
+def _region_set_header(region_set: str | Sequence[str]) -> str:
+    from aws_hmac.sigv4.sigv4a import region_set_header  # few need it
+
+    return region_set_header(region_set)
 
 
 def _payload(body: Body, clean: Sequence[str], plan: _Plan, unsigned: bool) -> str:

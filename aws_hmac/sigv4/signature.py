@@ -97,12 +97,21 @@ def credential_scope(date: str, region: str, service: str) -> str:
     Raises:
         SigningError: region or service is empty, or holds a slash, comma, blank, control or non-ASCII character.
     """
-    for name, value, example in (("region", region, "us-east-1"), ("service", service, "s3")):
-        if not isinstance(value, str) or not value:
-            raise SigningError(f"{name}: must be given, as in {example}")
-        if _FORBIDDEN.search(value):
-            raise SigningError(f"{name}: {value!r} holds a slash, comma, blank, control or non-ASCII character")
+    check_scope_part("region", region, "us-east-1")
+    check_scope_part("service", service, "s3")
     return f"{date}/{region}/{service}/{TERMINATOR}"
+
+
+def check_scope_part(name: str, value: str, example: str) -> None:
+    """Checks a region or service.
+
+    Raises:
+        SigningError: it is empty, or holds a slash, comma, blank, control or non-ASCII character.
+    """
+    if not isinstance(value, str) or not value:
+        raise SigningError(f"{name}: must be given, as in {example}")
+    if _FORBIDDEN.search(value):
+        raise SigningError(f"{name}: {value!r} holds a slash, comma, blank, control or non-ASCII character")
 
 
 def string_to_sign(amz_date: str, scope: str, request: str, algorithm: str = ALGORITHM) -> str:
