@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from aws_hmac.errors import AuthenticationError, KeyURIError, SecurityWarning
@@ -159,22 +160,23 @@ def _from_prompt(what: str) -> bytes:
     import getpass  # only people are prompted
 
     from filelock import FileLock
-    from platformdirs import user_runtime_path
+    from platformdirs import user_state_path
 
     if os.name == "posix":
         try:
             os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         except OSError as exc:
             raise AuthenticationError(f"{what}: there is no terminal to prompt on") from exc
-    try:
-        folder = user_runtime_path("aws-hmac", ensure_exists=True)
+    lock = None
+    with suppress(OSError):  # a home that cannot be written: better two prompts at once than none
+        folder = user_state_path("aws-hmac")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / "prompt.lock")
         lock.acquire()
-    except OSError as exc:
-        raise AuthenticationError(f"{what}: no lock for the prompt: {exc.strerror}") from exc
     try:
         return getpass.getpass(f"{what}: ").encode()
     except EOFError as exc:
         raise AuthenticationError(f"{what}: the prompt was not answered") from exc
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()

@@ -19,6 +19,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, TokenFlag
 from aws_hmac import (
     AmbiguousKeyError,
     AuthenticationError,
+    DeviceBusyError,
     DeviceError,
     DeviceLostError,
     KeyNotFoundError,
@@ -42,8 +43,9 @@ OTHER_KEY = b"AWS4another secret, which has forty characters !"
 
 
 @pytest.fixture(autouse=True)
-def impatience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def impatience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No other process uses a test's token, but for those tests that start some: what is missing stays so."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # its lock is none of other tests' business
     if request.cls is not TestOtherProcesses:
         monkeypatch.setattr(_tokens, "PATIENCE", 0.01)
         monkeypatch.setattr(_tokens, "PATIENCE_AGAIN", 0.01)
@@ -462,6 +464,29 @@ for _ in range(20):
         assert other.returncode == 0
         assert opened > 5
 
+    def test_two_import_at_once(self, softhsm_token: SoftHSMToken) -> None:
+        """At most one wins, and of the others' keys nothing stays."""
+        code = """
+import sys
+from aws_hmac import KeyExistsError
+from aws_hmac.testing import EXAMPLE_KEY, import_into
+for uri in sys.argv[1:]:
+    try:
+        import_into(uri, EXAMPLE_KEY)
+        print("imported")
+    except KeyExistsError:
+        print("exists")
+"""
+        uris = [softhsm_token.uri(f"key {number}") for number in range(8)]
+        start = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes = [subprocess.Popen([sys.executable, "-c", code, *uris], **start) for _ in range(2)]  # type: ignore[call-overload] # options by name
+        answers = [process.communicate()[0].split() for process in processes]
+        finalize_pkcs11_modules()
+        for uri, *said in zip(uris, *answers, strict=True):
+            assert set(said) <= {"imported", "exists"}
+            keys = Pkcs11Backend.list_keys(KeyURI.parse(uri))
+            assert len(keys) == said.count("imported") <= 1
+
 
 class TestWhichKey:
     def test_two_keys_of_one_name(self, softhsm_token: SoftHSMToken) -> None:
@@ -794,6 +819,23 @@ class TestImport:
         import_into(uri.replace("object=prod", "object=b;id=%00%ff"), EXAMPLE_KEY)
         with open_backend(uri.replace("object=prod", "id=%00%ff")) as backend:
             assert backend.hmac_sha256(b"x") == mac_of(b"x")
+
+    def test_another_import_does_not_end(
+        self, softhsm_token: SoftHSMToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        monkeypatch.setattr(_import, "IMPORT_PATIENCE", 0.1)
+        with _import._alone("the other"), pytest.raises(DeviceBusyError, match="another import has not ended"):
+            import_into(softhsm_token.uri(), EXAMPLE_KEY)
+        import_into(softhsm_token.uri(), EXAMPLE_KEY)
+
+    def test_nowhere_for_a_lock(
+        self, softhsm_token: SoftHSMToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "aws-hmac").write_text("a file, where the folder should be")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        import_into(softhsm_token.uri(), EXAMPLE_KEY)
+        assert objects_of(softhsm_token) == 1
 
     def test_without_a_name(self, softhsm_token: SoftHSMToken) -> None:
         with pytest.raises(KeyURIError, match="add object="):

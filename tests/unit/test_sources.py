@@ -199,7 +199,7 @@ def test_shell_command_of_the_rfc() -> None:
 class Person:
     """A person at a terminal of their own, at which a program asks for a PIN."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, state: Path) -> None:
         self.master, slave = os.openpty()
         code = """
 import fcntl, os, sys, termios
@@ -214,7 +214,7 @@ sys.stderr.write(read_source("prompt", "pin-source of pkcs11:token=aws").decode(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
+            env=os.environ | {"XDG_STATE_HOME": str(state)},
         )
         os.close(slave)
 
@@ -257,6 +257,13 @@ class TestPrompt:
         assert second.sees(prompt)
         assert second.types("other\n") == b"other"
         assert not second.sees("other", within=0.2), "what was typed is shown"
+
+    def test_nowhere_for_a_lock(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        person = Person(tmp_path / "file")
+        assert person.sees("pin-source of pkcs11:token=aws: ")
+        assert person.types("s3cr3t\n") == b"s3cr3t"
+        os.close(person.master)
 
     def test_no_terminal(self) -> None:
         code = "from aws_hmac.sources import read_source; read_source('prompt', 'PIN')"

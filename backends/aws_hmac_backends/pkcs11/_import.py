@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,15 @@ import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, TokenFlag
 
 from aws_hmac.backend import KeyEntry, shorten
-from aws_hmac.errors import AmbiguousKeyError, Error, KeyExistsError, KeyPolicyError, KeyURIError, UnsupportedError
+from aws_hmac.errors import (
+    AmbiguousKeyError,
+    DeviceBusyError,
+    Error,
+    KeyExistsError,
+    KeyPolicyError,
+    KeyURIError,
+    UnsupportedError,
+)
 from aws_hmac.uri import KeyURI
 from aws_hmac_backends.pkcs11 import _modules, _tokens
 from aws_hmac_backends.pkcs11._errors import map_exceptions
@@ -46,6 +54,9 @@ MAY: dict[Attribute, object] = {
     Attribute.MODIFIABLE: False,
 }
 """What each is where the token allows it; given up in this order. `Attribute.ID` goes last."""
+
+IMPORT_PATIENCE = 120
+"""Seconds to wait for another import, whose PIN a person may be typing."""
 
 SIZES = (0, 32, 64)
 """Lengths, in bytes, to which a shorter key is filled with zeros, which leaves its HMACs the same (RFC 2104,
@@ -97,18 +108,42 @@ def place(uri: KeyURI, make: Callable[[Any], Any], *, overwrite: bool) -> KeyURI
     _tokens.check(uri)
     if not uri.path.get("object") and not uri.path.get("id"):
         raise KeyURIError(f"{name}: the key needs a name: add object=… (or id=%…)")
-    connection, found = _tokens.find_keys(uri, name)
-    try:
-        if found and not overwrite:
-            raise KeyExistsError(f"{name}: there is such a key already: {found[0]}")
-        if len(found) > 1:
-            raise AmbiguousKeyError(f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart")
-        with _modules.DEVICE, map_exceptions(name):
-            _replace(connection, uri, make, found, name)
-    finally:
-        with _modules.DEVICE:
-            connection.release()
+    with _alone(name):
+        connection, found = _tokens.find_keys(uri, name)
+        try:
+            if found and not overwrite:
+                raise KeyExistsError(f"{name}: there is such a key already: {found[0]}")
+            if len(found) > 1:
+                raise AmbiguousKeyError(f"{name}: {len(found)} keys fit: {', '.join(map(str, found))}; tell them apart")
+            with _modules.DEVICE, map_exceptions(name):
+                _replace(connection, uri, make, found, name)
+        finally:
+            with _modules.DEVICE:
+                connection.release()
     return uri
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One import at a time of this user's processes: a token has no way to say "create, unless it is there"."""
+    from filelock import FileLock, Timeout  # only imports need them
+    from platformdirs import user_state_path
+
+    lock = None
+    try:
+        folder = user_state_path("aws-hmac")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(folder / "pkcs11-import.lock")
+        lock.acquire(timeout=IMPORT_PATIENCE)
+    except Timeout as exc:
+        raise DeviceBusyError(f"{name}: another import has not ended for {IMPORT_PATIENCE} s; end it") from exc
+    except OSError:
+        pass  # no folder for it: what `_replace` sees is all there is
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _replace(
@@ -119,12 +154,16 @@ def _replace(
     session = connection.token.open(rw=True, attribute_mapper=_tokens.MAPPER)
     try:
         new = make(session)
-        known = {item.object.handle for item in old} | {new.handle}
-        if any(item.object.handle not in known for item in connection.find(uri)):
-            new.destroy()
-            raise KeyExistsError(f"{name}: another process imported such a key at the same time")
-        for item in old:
-            _destroy(session, item, name, undo=new)
+        try:
+            known = {item.object.handle for item in old} | {new.handle}
+            if any(item.object.handle not in known for item in connection.find(uri)):
+                raise KeyExistsError(f"{name}: another process imported such a key at the same time")  # noqa: TRY301 - the undoing below is for it too
+            for item in old:
+                _destroy(session, item, name)
+        except BaseException:
+            with suppress(pkcs11.PKCS11Error):
+                new.destroy()
+            raise
     finally:
         with suppress(pkcs11.PKCS11Error):
             session.close()
@@ -178,14 +217,12 @@ def optional_attributes(uri: KeyURI, label: str | None) -> Iterator[dict[Attribu
         yield named
 
 
-def _destroy(session: Any, item: _tokens.Found, name: str, *, undo: Any = None) -> None:
+def _destroy(session: Any, item: _tokens.Found, name: str) -> None:
     try:
         # By the session that may write; the handle is the token's, the same in each.
         target = next(o for o in list(session.get_objects(_exactly(item))) if o.handle == item.object.handle)
         target.destroy()
     except (pkcs11.PKCS11Error, StopIteration) as exc:
-        if undo is not None:
-            undo.destroy()
         raise KeyPolicyError(f"{name}: the token does not let go of {item} ({type(exc).__name__})") from exc
 
 

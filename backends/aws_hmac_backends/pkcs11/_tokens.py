@@ -216,7 +216,7 @@ class Connection:
             if pin is None:
                 self._login = token.open(user_pin=pkcs11.PROTECTED_AUTH)
                 return
-            mark = hmac.digest(_pin_key, b"\0".join((self.module.name.encode(), token.serial, pin)), "sha256")
+            mark = hmac.digest(_pin_key, b"\0".join((where.encode(), pin)), "sha256")
             if mark in _refused:
                 raise AuthenticationError(
                     f"{name}: {where} has refused this PIN before, and it is not tried again, as PINs lock;"
