@@ -29,7 +29,7 @@ except ImportError as exc:
     ) from exc
 
 from aws_hmac.errors import ConfigError, Error
-from aws_hmac.profile import BLOCK, Options, load_profile
+from aws_hmac.profile import BLOCK, Options, load_profile, sdk_settings
 from aws_hmac.sessions import SessionCredentials
 
 if TYPE_CHECKING:
@@ -300,4 +300,8 @@ def parse_options(session: Any, given: dict[str, Any], *, signer_given: bool, ex
         return options
     for name in ("region", "use_fips_endpoint", "use_dualstack_endpoint", "ca_bundle"):
         values.setdefault(name, session.get_config_variable(name))
+    if values.get("mode") != "direct":
+        for name, value in sdk_settings(session.profile or "default").items():
+            if values.get(name) is None:
+                values[name] = value
     return Options(values, what="Session", signer_given=signer_given)

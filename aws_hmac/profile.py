@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aws_hmac.signer import Signer
     from aws_hmac.sts import Where
 
-__all__ = ["BLOCK", "OPTIONS", "Options", "chosen_profile", "config_path", "has_block", "load_profile"]
+__all__ = ["BLOCK", "OPTIONS", "Options", "chosen_profile", "config_path", "load_profile", "sdk_settings"]
 
 BLOCK = "aws_hmac"
 """The name of the nested block."""
@@ -190,9 +190,7 @@ def load_profile(name: str | None = None, **overrides: object) -> Options:
     name = chosen_profile(name)
     path = config_path()
     sections = _read(path)
-    profiles = _named(sections, "profile")
-    if "default" in sections:
-        profiles.setdefault("default", sections["default"])
+    profiles = _profiles(sections)
     what = f"profile {name!r} in {path}"
     settings = profiles.get(name)
     if settings is None:
@@ -216,9 +214,27 @@ def load_profile(name: str | None = None, **overrides: object) -> Options:
     return Options(values, what=what, profile=name)
 
 
-def has_block(settings: Mapping[str, object]) -> bool:
-    """Whether a profile, as botocore reads it, has the block."""
-    return BLOCK in settings
+def sdk_settings(name: str) -> dict[str, object]:
+    """Returns what a profile, with or without a block, and the environment leave to say of STS; for a given key.
+
+    Args:
+        name: the profile; it need not exist.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = config_path()
+    if not os.path.exists(path):  # noqa: PTH110 - a text path, as botocore makes it
+        return {}
+    sections = _read(path)
+    return _outer(_profiles(sections).get(name, {}), sections)
+
+
+def _profiles(sections: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    profiles = _named(sections, "profile")
+    if "default" in sections:
+        profiles.setdefault("default", sections["default"])
+    return profiles
 
 
 def _outer(settings: Mapping[str, str], sections: Mapping[str, dict[str, str]]) -> dict[str, object]:

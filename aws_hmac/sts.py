@@ -327,7 +327,11 @@ def _call(
             attempt += 1
             continue
         if answer.status == 200:
-            return _result(answer, action)
+            found = _result(answer, action)
+            if found is None:
+                del answer  # no traceback shall hold what may be half an answer with credentials
+                raise STSError(f"{action}: the server's answer is not STS's (status 200, no XML of STS)", status=200)
+            return found
         error = _error(answer, what, signer)
         if error.code in _SKEWED and skew is None and (skew := _skew(answer, what)) is not None:
             continue
@@ -383,11 +387,11 @@ def _skew(answer: Answer, what: str) -> timedelta | None:
     return skew
 
 
-def _result(answer: Answer, action: str) -> dict[str, str]:
+def _result(answer: Answer, action: str) -> dict[str, str] | None:
     prefix = f"{action}Response/{action}Result/"
     texts = _texts(answer.body)
     if texts is None:
-        raise STSError(f"{action}: the server's answer is not STS's (status 200, no XML of STS)", status=200)
+        return None
     return {path.removeprefix(prefix): text for path, text in texts.items() if path.startswith(prefix)}
 
 
@@ -463,18 +467,20 @@ def _texts(body: bytes) -> dict[str, str] | None:
     return found
 
 
-def _credentials(found: Mapping[str, str], action: str, *, account_id: str | None = None) -> TemporaryCredentials:
-    values = []
-    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
-        value = found.get(f"Credentials/{name}")
-        if not value:
-            raise STSError(f"{action}: STS's answer lacks {name}", status=200)
-        values.append(value)
+def _credentials(found: dict[str, str], action: str, *, account_id: str | None = None) -> TemporaryCredentials:
+    names = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+    missing = next((name for name in names if not found.get(f"Credentials/{name}")), None)
     try:
-        expiration = parse_time(values[3])
-    except ValueError as exc:
-        raise STSError(f"{action}: STS's answer holds an expiration that is no time", status=200) from exc
-    return TemporaryCredentials(values[0], values[1], values[2], expiration, account_id)
+        if missing is not None:
+            raise STSError(f"{action}: STS's answer lacks {missing}", status=200)
+        try:
+            expiration = parse_time(found["Credentials/Expiration"])
+        except ValueError as exc:
+            raise STSError(f"{action}: STS's answer holds an expiration that is no time", status=200) from exc
+        key_id, secret, token = (found[f"Credentials/{name}"] for name in names[:3])
+        return TemporaryCredentials(key_id, secret, token, expiration, account_id)
+    finally:
+        found.clear()  # no traceback shall hold a secret
 
 
 def parse_time(text: str) -> datetime:

@@ -125,6 +125,10 @@ def _print(line: str) -> int:
     except BrokenPipeError:
         sys.stdout = None  # as in `run`
         return 141
+    except OSError as exc:
+        sys.stdout = None
+        print(f"aws-hmac: standard output: {exc.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -284,6 +284,17 @@ def test_signer_and_a_profile_for_the_rest(tmp_path: Path, user: AccessKey, role
     assert ":assumed-role/" in who(session, moto_server)
 
 
+@pytest.mark.parametrize(
+    "settings", ["endpoint_url = {url}", "services = local\n[services local]\nsts =\n  endpoint_url = {url}"]
+)
+def test_signer_and_the_endpoint_of_a_profile(
+    tmp_path: Path, user: AccessKey, role: str, moto_server: MotoServer, settings: str
+) -> None:
+    (tmp_path / "config").write_text(f"[profile local]\nregion = us-east-1\n{settings.format(url=moto_server.url)}\n")
+    session = aws_hmac.Session(signer=signer_of(user), profile_name="local", role_arn=role)
+    assert ":assumed-role/" in who(session, moto_server)
+
+
 # Errors and credentials as botocore sees them.
 
 

@@ -184,6 +184,20 @@ def test_the_cached_path_loads_nothing_needless(write: Callable[..., Path]) -> N
                       "importlib._bootstrap", "importlib._bootstrap_external", "warnings", "_warnings"}  # fmt: skip
 
 
+def test_output_that_cannot_be_written(write: Callable[..., Path], scripted_sts: ScriptedSts) -> None:
+    write()
+    time.sleep(2.1)
+    assert process("--profile", "p").returncode == 0
+    for _ in range(2):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [COMMAND, "credential-process", "--profile", "p"], stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert done.returncode == 1
+        assert done.stderr.count(b"\n") == 1
+        assert b"No space left on device" in done.stderr
+
+
 CHANGES = {
     "role": lambda text: text.replace("role/deploy", "role/others"),
     "key": lambda text: text.replace("env=SECRET", "env=SECRE2"),

@@ -387,6 +387,31 @@ def test_strange_answers(signer: Signer, scripted_sts: ScriptedSts, body: bytes,
         sts.assume_role(signer, role_arn=ROLE, endpoint_url=scripted_sts.url)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        answer("AssumeRole", CREDENTIALS.replace("<SessionToken>t<", "<SessionToken><")).replace(b">s<", b">hunter2<"),
+        answer("AssumeRole", CREDENTIALS.replace("2030-01-01T00:00:00Z", "soon")).replace(b">s<", b">hunter2<"),
+        answer("AssumeRole", CREDENTIALS).replace(b">s<", b">hunter2<")[:-5],
+    ],
+)
+def test_no_frame_of_a_traceback_holds_half_an_answer(signer: Signer, scripted_sts: ScriptedSts, body: bytes) -> None:
+    scripted_sts.answers.append((200, {}, body))
+    with pytest.raises(STSError) as caught:
+        sts.assume_role(signer, role_arn=ROLE, endpoint_url=scripted_sts.url)
+    exc: BaseException | None = caught.value
+    frames = 0
+    while exc is not None:
+        trace = exc.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename != __file__:
+                frames += 1
+                assert "hunter2" not in repr(trace.tb_frame.f_locals)
+            trace = trace.tb_next
+        exc = exc.__cause__
+    assert frames >= 2
+
+
 def test_the_answer_that_is_right(signer: Signer, scripted_sts: ScriptedSts) -> None:
     scripted_sts.answers.append((200, {}, answer("AssumeRole", CREDENTIALS)))
     made = sts.assume_role(signer, role_arn=ROLE, endpoint_url=scripted_sts.url)
