@@ -551,6 +551,7 @@ from aws_hmac.sessions import SessionCredentials
 values = {"key": "memory:env=SECRET", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "endpoint_url": sys.argv[1]}
 options = Options(values, what="test")
 session = SessionCredentials(options)
+print("ready", flush=True)
 sys.stdin.read(1)
 print(session.get().access_key_id)
 """
@@ -566,8 +567,14 @@ def test_many_processes_make_one_call(scripted_sts: ScriptedSts) -> None:
         )
         for _ in range(8)
     ]
-    time.sleep(0.3)
-    seen = {process.communicate(b"go")[0] for process in processes}
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go")
+        process.stdin.flush()
+    seen = {process.communicate()[0] for process in processes}
     assert seen == {b"ASIAEXAMPLE000000001\n"}
     assert [process.returncode for process in processes] == [0] * 8
     assert len(scripted_sts.requests) == 1

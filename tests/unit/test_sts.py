@@ -656,11 +656,13 @@ def test_no_proxy(monkeypatch: pytest.MonkeyPatch, no_proxy: str, bypassed: bool
 
 
 def test_this_machine_is_reached_without_a_proxy(
-    signer: Signer, scripted_sts: ScriptedSts, monkeypatch: pytest.MonkeyPatch
+    signer: Signer, scripted_sts: ScriptedSts, tls_sts: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     sts.assume_role(signer, role_arn=ROLE, endpoint_url=scripted_sts.url)
+    port, bundle = tls_sts
+    sts.assume_role(signer, role_arn=ROLE, endpoint_url=f"https://127.0.0.1:{port}", ca_bundle=bundle)
 
 
 def test_default_session_name_is_always_one() -> None:
