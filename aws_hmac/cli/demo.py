@@ -11,24 +11,24 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from aws_hmac.cli import demo_programs
+from aws_hmac.cli.interrupts import Interrupts
 from aws_hmac.errors import Error, UnsupportedError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
     from aws_hmac._softhsm import SoftHSMToken
 
@@ -39,76 +39,6 @@ SERVER_TIMEOUT = 60
 
 CHILD_TIMEOUT = 120
 """Seconds that any other process may take."""
-
-ADMINISTRATOR = """
-import boto3, botocore.exceptions, json
-def client(name):
-    return boto3.client(name, aws_access_key_id="AKIANOBODYNOBODYNOBO", aws_secret_access_key="nobody")
-iam = client("iam")
-allow = lambda *actions: json.dumps({"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Action": actions, "Resource": "*"}]})
-iam.create_user(UserName="demo")
-iam.put_user_policy(UserName="demo", PolicyName="demo", PolicyDocument=allow("sts:*"))
-trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
-role = iam.create_role(RoleName="deploy", AssumeRolePolicyDocument=json.dumps(
-    {"Version": "2012-10-17", "Statement": [trust]}))["Role"]["Arn"]
-iam.put_role_policy(RoleName="deploy", PolicyName="deploy", PolicyDocument=allow("s3:*"))
-key = iam.create_access_key(UserName="demo")["AccessKey"]
-try:
-    client("sts").get_caller_identity()
-    refused = None
-except botocore.exceptions.ClientError as exc:
-    refused = exc.response["Error"]["Code"]
-print(json.dumps([key["AccessKeyId"], key["SecretAccessKey"], role, refused]))
-"""
-"""Makes user, role and key. These five calls go unverified, as the account is empty; the sixth must be refused."""
-
-IDENTITY = """
-import hashlib, sys, urllib.error, urllib.request
-import aws_hmac
-uri, access_key_id, endpoint = sys.argv[1:]
-signer = aws_hmac.Signer(access_key_id, aws_hmac.open_backend(uri))
-url = endpoint + "/?Action=GetCallerIdentity&Version=2011-06-15"
-# moto takes the query for the body's hash, unless a header says what that is.
-headers = {"x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
-headers = signer.sign("GET", url, service="sts", region="us-east-1", headers=headers)
-try:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
-        print(answer.status, answer.read().decode().replace("\\n", " "), flush=True)
-except urllib.error.HTTPError as answer:
-    print(answer.code, answer.read().decode().replace("\\n", " "), flush=True)
-sys.stdin.read()
-"""
-"""Signs a GET by itself, and lives on until its standard input is closed, so that its memory can be looked at."""
-
-ASSUME_ROLE = """
-import sys
-import aws_hmac
-uri, access_key_id, endpoint, role = sys.argv[1:]
-signer = aws_hmac.Signer(access_key_id, aws_hmac.open_backend(uri))
-credentials = aws_hmac.sts.assume_role(signer, role_arn=role, region="us-east-1", endpoint_url=endpoint)
-print(credentials.access_key_id, credentials.expiration.isoformat())
-"""
-
-STOCK_BOTO3 = """
-import sys
-import boto3
-session = boto3.Session(profile_name="demo")
-print(session.client("sts").get_caller_identity()["Arn"])
-s3 = session.client("s3")
-s3.create_bucket(Bucket="demo")
-s3.put_object(Bucket="demo", Key="greeting", Body=sys.argv[1].encode())
-print(s3.get_object(Bucket="demo", Key="greeting")["Body"].read().decode())
-print("aws_hmac" in sys.modules)
-"""
-
-CONTROL = """
-import base64, sys
-secret = sys.stdin.readline().strip().encode()
-held = [secret, base64.b64encode(secret), b"AWS4" + secret, base64.b64encode(b"AWS4" + secret)]
-print("holds it", flush=True)
-sys.stdin.read()
-"""
 
 
 class StepError(Error):
@@ -264,7 +194,7 @@ class Demo:
         self.show.step("An AWS: a local moto server that verifies every signature")
         self.endpoint = _address(server, log)
         self.environment["AWS_ENDPOINT_URL"] = self.endpoint
-        access_key_id, secret, self.role, refused = json.loads(self._python(ADMINISTRATOR)[-1])
+        access_key_id, secret, self.role, refused = json.loads(self._python(demo_programs.ADMINISTRATOR)[-1])
         self.key = Key(access_key_id, secret)
         self.show.result(f"it listens at {self.endpoint}; an administrator made the user 'demo', {self.role},")
         self.show.result(f"and the access key {access_key_id}")
@@ -297,7 +227,7 @@ class Demo:
     def signed_get(self) -> subprocess.Popen[bytes]:
         """Identity by a GET that is signed by hand; the process lives on."""
         self.show.step("A GET request, signed by the device: who am I?")
-        process = self._popen(IDENTITY, self.uri, self.key.access_key_id, self.endpoint)
+        process = self._popen(demo_programs.IDENTITY, self.uri, self.key.access_key_id, self.endpoint)
         status, body = self._line_of(process).split(" ", 1)
         arn = _between(body, "<Arn>", "</Arn>")
         if status != "200" or not arn.endswith(":user/demo"):
@@ -310,7 +240,9 @@ class Demo:
     def assume_role(self) -> None:
         """Temporary credentials."""
         self.show.step("AssumeRole, signed by the device: temporary credentials")
-        words = self._python(ASSUME_ROLE, self.uri, self.key.access_key_id, self.endpoint, self.role)[-1].split()
+        words = self._python(demo_programs.ASSUME_ROLE, self.uri, self.key.access_key_id, self.endpoint, self.role)[
+            -1
+        ].split()
         self.show.result(f"aws_hmac.sts.assume_role(signer, role_arn='{self.role}')")
         self.show.result(f"{words[0]} until {words[1]}")
         if not words[0].startswith("ASIA"):
@@ -325,7 +257,7 @@ class Demo:
         for line in self._command_output(*words)[:1]:
             self.show.result(line)
         body = f"signed by a device at {time.strftime('%H:%M:%S')}"
-        arn, got, knows = self._python(STOCK_BOTO3, body)
+        arn, got, knows = self._python(demo_programs.STOCK_BOTO3, body)
         self.show.result("boto3.Session(profile_name='demo').client('sts').get_caller_identity()")
         self.show.result(arn)
         if ":assumed-role/deploy/" not in arn or knows != "False":
@@ -343,7 +275,7 @@ class Demo:
         self.show.step("The same GET with another key in the device")
         wrong = Key(self.key.access_key_id, secrets.token_urlsafe(30))
         uri = self._import(token.uri("wrong"), wrong)
-        process = self._popen(IDENTITY, uri, wrong.access_key_id, self.endpoint)
+        process = self._popen(demo_programs.IDENTITY, uri, wrong.access_key_id, self.endpoint)
         status, body = self._line_of(process).split(" ", 1)
         code = _between(body, "<Code>", "</Code>")
         self.show.result(f"{status} {code}")
@@ -358,7 +290,7 @@ class Demo:
         self.show.step("The memory of the process that signed the GET, searched for the secret")
         if not Path("/proc/self/mem").exists():
             raise StepError("this system has no /proc/PID/mem: run the demo on Linux to see this step")
-        control = self._popen(CONTROL)
+        control = self._popen(demo_programs.CONTROL)
         assert control.stdin is not None
         control.stdin.write(self.key.secret_access_key.encode() + b"\n")
         control.stdin.flush()
@@ -521,43 +453,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
-
-
-class Interrupts:
-    """Turns the signals that end a program into `KeyboardInterrupt`, but not in the middle of something.
-
-    A process that was started and not yet noted would be left behind, and so would what a second Ctrl-C keeps
-    from being cleaned up.
-    """
-
-    def __init__(self) -> None:
-        self._held = 0
-        self._pending = False
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Interrupts:
-        names = ("SIGINT", "SIGTERM", "SIGHUP")
-        for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
-            self._before[number] = signal.signal(number, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
-
-    @contextmanager
-    def held(self, *, forever: bool = False) -> Iterator[None]:
-        """Holds signals until the block ends; those that came `forever`, when cleaning up, are forgotten."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-        if self._pending and not self._held and not forever:
-            raise KeyboardInterrupt
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._pending = True
-        if not self._held:
-            raise KeyboardInterrupt
