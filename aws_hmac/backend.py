@@ -345,7 +345,7 @@ def profiles_under_way() -> tuple[str, ...]:
     A backend that needs AWS credentials itself must not take them from one of these: that would go on for ever.
     """
     above = os.environ.get(PROFILES_VARIABLE, "").split()
-    return (*map(unquote, above), *_under_way.get())
+    return tuple(dict.fromkeys((*map(unquote, above), *_under_way.get())))  # what is exported stands in both
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -18,14 +17,9 @@ if TYPE_CHECKING:
 _in_call: ContextVar[bool] = ContextVar("aws_hmac_quiet", default=False)
 
 
-class _Quiet(logging.Filter):
+def _not_ours(record: object) -> bool:  # noqa: ARG001 - a logging filter's signature
     """Drops what is logged during a call of ours, and in its thread only."""
-
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - logging's signature
-        return not _in_call.get()
-
-
-_QUIET = _Quiet()
+    return not _in_call.get()
 
 
 @contextmanager
@@ -35,8 +29,10 @@ def quiet(*loggers: str) -> Iterator[None]:
     Args:
         loggers: the loggers to silence; a filter counts for its own logger only, not for those below.
     """
+    import logging  # the client library has loaded it
+
     for name in loggers:
-        logging.getLogger(name).addFilter(_QUIET)  # a second time changes nothing
+        logging.getLogger(name).addFilter(_not_ours)  # a second time changes nothing
     token = _in_call.set(True)
     try:
         yield

@@ -60,6 +60,7 @@ class FakeKms:
         answers: for an operation a function that changes the answer.
         calls: operation and parameters of each call.
         caller: the ARN that GetCallerIdentity answers.
+        peers: for each call the port that it came from.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class FakeKms:
         self.answers: dict[str, Callable[[dict[str, Any]], None]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.caller = f"arn:aws:sts::{ACCOUNT}:assumed-role/importer/session"
+        self.peers: list[int] = []
         self._tokens: dict[str, str] = {}
 
     # Set-up
@@ -296,6 +298,7 @@ def serve(kms: FakeKms) -> Iterator[FakeKms]:
                 )
                 self._send(200, text.encode(), "text/xml")
                 return
+            kms.peers.append(self.client_address[1])
             operation = self.headers["X-Amz-Target"].removeprefix("TrentService.")
             try:
                 answer, status = kms.answer(operation, json.loads(body)), 200

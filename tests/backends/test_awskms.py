@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import hmac
 import json
+import os
 import warnings
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ from aws_hmac import (
     import_key,
     open_backend,
 )
-from aws_hmac.backend import PROFILES_VARIABLE, fingerprint, fingerprint_of, profile_under_way
+from aws_hmac.backend import PROFILES_VARIABLE, fingerprint, fingerprint_of, profile_under_way, profiles_under_way
 from aws_hmac.cli import main
-from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into
+from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into, in_fork
 from aws_hmac.uri import KeyURI
 from aws_hmac_backends.awskms import AwsKmsBackend
 from tests.backends.kms_server import ACCOUNT, REGION, FakeKms, KmsError
@@ -315,6 +316,12 @@ class TestLoops:
             open_backend(f"{uri}&profile=my%20prod")
         with pytest.raises(ConfigError, match="from themselves"), profile_under_way("outer"):
             pass
+        with profile_under_way("my dev", export=True):
+            assert os.environ[PROFILES_VARIABLE] == "outer my%20prod my%20dev"
+            assert profiles_under_way() == ("outer", "my prod", "my dev")
+            with profile_under_way("inner"):
+                assert profiles_under_way() == ("outer", "my prod", "my dev", "inner")
+        assert os.environ[PROFILES_VARIABLE] == "outer my%20prod"
 
 
 def test_key_check_states(kms: FakeKms, uri: str) -> None:
@@ -343,6 +350,16 @@ def test_key_check_states(kms: FakeKms, uri: str) -> None:
     assert findings()["account"].startswith("warning")
     del kms.keys[arn]
     assert findings()["key state"].startswith("bad missing")
+
+
+def test_forked_child_has_its_own_connection(kms: FakeKms, uri: str) -> None:
+    with open_backend(uri) as backend:
+        kms.peers.clear()
+        expected = backend.hmac_sha256(b"20260101")
+        assert in_fork(lambda: backend.hmac_sha256(b"20260101")) == expected
+        assert backend.hmac_sha256(b"20260101") == expected
+    parent, child, again = kms.peers
+    assert child != parent == again
 
 
 def test_list(kms: FakeKms, uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from tink.proto import common_pb2, hmac_pb2, tink_pb2
 from aws_hmac import (
     AuthenticationError,
     DeviceError,
+    KeyExistsError,
     KeyMismatchError,
     KeyNotFoundError,
     KeyPolicyError,
@@ -26,7 +27,7 @@ from aws_hmac import (
 from aws_hmac.backend import fingerprint, fingerprint_of
 from aws_hmac.cli import main
 from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into
-from aws_hmac_backends.tink import TinkBackend, keks
+from aws_hmac_backends.tink import TinkBackend, keks, keysets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -363,6 +364,21 @@ def test_files_of_others(uri: str, tmp_path: Path, name: str, mode: int) -> None
 def test_files_are_private_from_the_start(uri: str, tmp_path: Path) -> None:
     assert {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {"keyset.json": 0o600, "kek.json": 0o600}
     assert EXAMPLE_KEY not in (tmp_path / "keyset.json").read_bytes()
+
+
+def test_two_imports_at_once(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that appears while the KMS is asked is not overwritten."""
+    wrap, file = keysets.wrap, tmp_path / "new.json"
+
+    def slow(*arguments: Any, **options: Any) -> bytes:
+        file.write_bytes(b"of another import")
+        return wrap(*arguments, **options)
+
+    monkeypatch.setattr("aws_hmac_backends.tink.wrap", slow)
+    with pytest.raises(KeyExistsError):
+        import_into(uri.replace("keyset.json", "new.json"), EXAMPLE_KEY)
+    assert file.read_bytes() == b"of another import"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kek.json", "keyset.json", "new.json"]
 
 
 def test_no_folder(tmp_path: Path) -> None:
