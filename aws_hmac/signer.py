@@ -132,7 +132,7 @@ class Signer:
         if sigv4a_backend is not None:
             from aws_hmac.sigv4a_key import SigV4aKey
 
-            self.sigv4a_key = SigV4aKey(sigv4a_backend, access_key_id, mode=cache)
+            self.sigv4a_key = SigV4aKey(sigv4a_backend, access_key_id, mode=cache, max_age=max_age)
 
     def sign(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from aws_hmac.backend import device_hmac
@@ -26,12 +27,15 @@ class SigV4aKey:
         backend: the device's key "AWS4A" + secret.
         access_key_id: whose secret it is.
         mode: ``none`` derives the key pair anew for every signature and keeps nothing; the others keep it.
+        max_age: seconds for which a kept key pair signs without asking the device; None for as long as it lives.
 
     Raises:
         BackendUnavailableError: the package ``cryptography`` is missing.
     """
 
-    def __init__(self, backend: HmacBackend, access_key_id: str, *, mode: Mode = "date") -> None:
+    def __init__(
+        self, backend: HmacBackend, access_key_id: str, *, mode: Mode = "date", max_age: float | None = None
+    ) -> None:
         try:
             import cryptography.hazmat.primitives.asymmetric.ec  # noqa: F401 - said now, not at the first signature
         except ImportError as exc:
@@ -43,8 +47,10 @@ class SigV4aKey:
         self.backend = backend
         self.access_key_id = access_key_id
         self.mode = mode
+        self.max_age = max_age
         self._lock = threading.Lock()
         self._key: EllipticCurvePrivateKey | None = None
+        self._derived = 0.0
 
     def sign(self, message: bytes) -> str:
         """Returns the ECDSA signature (SHA-256, DER) in hexadecimal; another one each time.
@@ -63,15 +69,21 @@ class SigV4aKey:
             self._key = None
 
     def _private_key(self) -> EllipticCurvePrivateKey:
-        key = self._key
+        key = self._kept()
         if key is None:
             with self._lock:
-                key = self._key
+                key = self._kept()  # another thread may have been faster
                 if key is None:
+                    asked = monotonic()
                     key = self._derive()
                     if self.mode != "none":
-                        self._key = key
+                        self._key, self._derived = key, asked
         return key
+
+    def _kept(self) -> EllipticCurvePrivateKey | None:
+        if self.max_age is not None and monotonic() - self._derived >= self.max_age:
+            return None
+        return self._key
 
     def _derive(self) -> EllipticCurvePrivateKey:
         from cryptography.hazmat.primitives.asymmetric import ec

@@ -266,6 +266,21 @@ def test_cache_none_keeps_nothing() -> None:
     assert len(backend.messages) == 3
 
 
+def test_max_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("aws_hmac.sigv4a_key.monotonic", lambda: now[0])
+    backend = Counting()
+    signer = Signer(ACCESS_KEY_ID, MemoryBackend(b"AWS4x"), sigv4a_backend=backend, max_age=60)
+    for later in (0, 59, 1, 59.5):
+        now[0] += later
+        signer.sign("GET", URL, **CALL)
+    assert len(backend.messages) == 2
+    backend.broken = True
+    now[0] += 1
+    with pytest.raises(DeviceError):
+        signer.sign("GET", URL, **CALL)
+
+
 def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ec", None)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'aws-hmac\[sigv4a\]'"):
