@@ -30,9 +30,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import warnings
 from contextlib import closing, suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from aws_hmac.backend import (
@@ -73,6 +74,15 @@ MIN_KEY_SIZE = 32
 
 MAX_MESSAGE_SIZE = 4096
 """Bytes that GenerateMac takes at most; it takes at least one."""
+
+MAX_VALIDITY = timedelta(days=365)
+"""How far ahead ``valid-to`` may lie at most (ImportKeyMaterial)."""
+
+SETTLE_TIME = 30.0
+"""Seconds that a change may take until all of KMS knows of it (KMS is eventually consistent)."""
+
+SETTLE_STEP = 1.0
+"""Seconds between two looks."""
 
 _PATH = ("key-id", "alias")
 _QUERY = ("profile", "region", "endpoint-url", "valid-to", "signer", "importer")
@@ -296,7 +306,10 @@ def _valid_to(uri: KeyURI) -> datetime | None:
         date = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as exc:
         raise KeyURIError(f"{uri.identity}: valid-to is no date as in 2027-01-31T00:00:00Z: {text!r}") from exc
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    if not timedelta() < date - datetime.now(timezone.utc) <= MAX_VALIDITY:
+        raise KeyURIError(f"{uri.identity}: valid-to must lie ahead, by {MAX_VALIDITY.days} days at most: {text}")
+    return date
 
 
 def _check_empty(metadata: dict[str, Any], uri: KeyURI, *, overwrite: bool) -> None:
@@ -320,7 +333,8 @@ def _import_material(kms: Kms, key_id: str, key: bytes, valid_to: datetime | Non
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     material = shorten(key).ljust(MIN_KEY_SIZE, b"\0")
-    parameters = kms.call(
+    parameters = _settled(
+        kms,
         "GetParametersForImport",
         key=key_id,
         KeyId=key_id,
@@ -354,6 +368,19 @@ def _import_material(kms: Kms, key_id: str, key: bytes, valid_to: datetime | Non
             f"{exc} (the key material has {len(material)} bytes; AWS documents 32 to 128 for {KEY_SPEC}, and that key"
             " material, once imported, can only be imported again, not changed)"
         ) from exc
+    _settled(kms, "GenerateMac", key=key_id, KeyId=key_id, MacAlgorithm=MAC_ALGORITHM, Message=b"is it there?")
+
+
+def _settled(kms: Kms, operation: str, **parameters: Any) -> dict[str, Any]:
+    """Calls KMS, and once more while it does not know yet of the key or key material that it was given just now."""
+    end = time.monotonic() + SETTLE_TIME
+    while True:
+        try:
+            return kms.call(operation, **parameters)
+        except KeyNotFoundError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(SETTLE_STEP)
 
 
 def _alias_target(kms: Kms, alias: str) -> str | None:

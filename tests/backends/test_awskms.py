@@ -28,6 +28,7 @@ from aws_hmac.backend import PROFILES_VARIABLE, fingerprint, fingerprint_of, pro
 from aws_hmac.cli import main
 from aws_hmac.testing import EXAMPLE_KEY, ImporterContract, import_into, in_fork
 from aws_hmac.uri import KeyURI
+from aws_hmac_backends import awskms
 from aws_hmac_backends.awskms import AwsKmsBackend
 from tests.backends.kms_server import ACCOUNT, REGION, FakeKms, KmsError
 
@@ -130,6 +131,29 @@ def test_import_with_expiry(kms: FakeKms) -> None:
     kms.keys[arn].update(KeyState="PendingImport")
     with open_backend(named) as backend, pytest.raises(KeyNotFoundError, match="deleted, expired or never imported"):
         backend.hmac_sha256(b"20260101")
+
+
+@pytest.mark.parametrize("days", [-1, 0, 366])
+def test_expiry_that_cannot_be(kms: FakeKms, days: int) -> None:
+    arn = kms.create_key("HMAC_256", Origin="EXTERNAL")
+    date = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    with pytest.raises(KeyURIError, match="365 days at most"):
+        import_into(f"awskms:key-id={arn}?endpoint-url={kms.url}&valid-to={date:%Y-%m-%dT%H:%M:%S}", EXAMPLE_KEY)
+
+
+def test_kms_that_takes_its_time(kms: FakeKms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KMS is eventually consistent: what was just made or imported may not be known everywhere at once."""
+    monkeypatch.setattr(awskms, "SETTLE_STEP", 0.01)
+    kms.fault["GetParametersForImport"] = [KmsError("NotFoundException", "not yet")] * 3
+    kms.fault["GenerateMac"] = [KmsError("NotFoundException", "not yet")] * 3
+    named = import_key(f"awskms:alias=prod?region={REGION}&endpoint-url={kms.url}", SECRET)
+    with open_backend(named) as backend:
+        assert fingerprint(backend) == fingerprint_of(EXAMPLE_KEY)
+    monkeypatch.setattr(awskms, "SETTLE_TIME", 0)
+    kms.fault["GenerateMac"] = [KmsError("NotFoundException", "not yet")]
+    with pytest.raises(KeyNotFoundError, match="not yet"):
+        import_key(f"awskms:alias=other?region={REGION}&endpoint-url={kms.url}", SECRET)
+    assert "alias/other" not in kms.aliases
 
 
 def test_material_is_fixed(kms: FakeKms, uri: str) -> None:
