@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPM2B_PUBLIC, TPMT_SYM_DEF, TCTILdr
+from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPM2_SU, TPM2B_PUBLIC, TPMT_SYM_DEF, TCTILdr
 
 from aws_hmac import DeviceBusyError, DeviceError, DeviceLostError, KeyMismatchError, open_backend
 from aws_hmac._swtpm import Swtpm
@@ -76,6 +77,20 @@ def test_file_survives_a_restart(swtpm: Swtpm, tmp_path: Path) -> None:
     with open_backend(import_into(f"tpm2:file={tmp_path}/k.pem?tcti={swtpm.tcti}", EXAMPLE_KEY)) as backend:
         swtpm.kill()
         swtpm.start()
+        assert backend.hmac_sha256(b"after") == expected(b"after")
+
+
+def test_reset(swtpm: Swtpm, tmp_path: Path) -> None:
+    """The TPM resets under an open connection and forgets what was loaded; until its start it says so."""
+    with open_backend(import_into(f"tpm2:file={tmp_path}/k.pem?tcti={swtpm.tcti}", EXAMPLE_KEY)) as backend:
+        backend.hmac_sha256(b"before")
+        with socket.create_connection(("127.0.0.1", swtpm.port + 1)) as control:
+            control.sendall(bytes([0, 0, 0, 2, 0, 0, 0, 0]))  # CMD_INIT of swtpm's control channel
+            assert control.recv(4) == bytes(4)
+        with pytest.raises(DeviceError, match=r"has not been started.*0x100"):
+            backend.hmac_sha256(b"reset")
+        with ESAPI(swtpm.tcti) as esys:
+            esys.startup(TPM2_SU.CLEAR)
         assert backend.hmac_sha256(b"after") == expected(b"after")
 
 

@@ -20,6 +20,7 @@ from tpm2_pytss import (
     ESAPI,
     ESYS_TR,
     TPM2_ALG,
+    TPM2_CAP,
     TPM2_CC,
     TPM2_SE,
     TPM2B_DATA,
@@ -47,6 +48,7 @@ from aws_hmac.uri import KeyURI
 from aws_hmac_backends.tpm2 import Tpm2Backend, _keyfile, _policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.device("tpm2")
@@ -61,6 +63,15 @@ HANDLE = "handle=0x81008001"
 def passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TPM_AUTH", PASSWORD)
     monkeypatch.setenv("WRONG_AUTH", "wrong")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(swtpm: Swtpm) -> Iterator[None]:
+    yield
+    with ESAPI(swtpm.tcti) as esys:
+        for first in (0x80000000, 0x02000000, 0x03000000):  # transient objects, loaded and saved sessions
+            _, data = esys.get_capability(TPM2_CAP.HANDLES, first, 64)
+            assert [int(h) for h in data.data.handles] == []
 
 
 def transfer(uri: str, *, password: bytes | None = None) -> str:

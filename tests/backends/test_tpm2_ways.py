@@ -21,8 +21,10 @@ from tpm2_pytss import (
     TPM2B_DATA,
     TPM2B_PRIVATE,
     TPM2B_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
     TPMA_OBJECT,
     TPML_DIGEST_VALUES,
+    TPMS_SENSITIVE_CREATE,
     TPMT_HA,
     TPMT_SYM_DEF,
     TPMT_SYM_DEF_OBJECT,
@@ -34,6 +36,7 @@ from tpm2_pytss.tsskey import TSSPrivKey
 from aws_hmac import (
     AuthenticationError,
     DeviceError,
+    Error,
     KeyExistsError,
     KeyMismatchError,
     KeyNotFoundError,
@@ -619,3 +622,62 @@ def test_tracebacks_hold_no_secret(swtpm: Swtpm, monkeypatch: pytest.MonkeyPatch
         assert "import_key" in text or "_mac" in text
         for secret in (EXAMPLE_KEY.decode(), EXAMPLE_KEY.hex(), PASSWORD, "b'wrong'"):
             assert secret not in text
+
+
+def test_other_passwords(swtpm: Swtpm, esys: ESAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the endorsement hierarchy, and of a parent key."""
+    monkeypatch.setenv("ENDORSEMENT", "endorsement password")
+    monkeypatch.setenv("PARENT", "parent password")
+    esys.hierarchy_change_auth(ESYS_TR.ENDORSEMENT, "endorsement password")
+    uri = f"tpm2:file={tmp_path}/ek.pem?tcti={swtpm.tcti}"
+    with pytest.raises(AuthenticationError, match="wrong password"):
+        import_into(f"{uri}&parent=ek-ecc", EXAMPLE_KEY)
+    assert use(import_into(f"{uri}&parent=ek-ecc&endorsement-auth-source=env:ENDORSEMENT", EXAMPLE_KEY)) == EXPECTED
+    with pytest.raises(AuthenticationError, match="wrong password"):
+        use(uri)
+    data = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(userAuth="parent password"))
+    tr, *_ = esys.create_primary(data, TPM2B_PUBLIC(publicArea=_device.storage_template(rsa=False)))
+    esys.evict_control(ESYS_TR.OWNER, tr, 0x81000007)
+    esys.flush_context(tr)
+    uri = f"tpm2:file={tmp_path}/child.pem?tcti={swtpm.tcti}"
+    with pytest.raises(AuthenticationError, match="wrong password"):
+        import_into(f"{uri}&parent=0x81000007", EXAMPLE_KEY)
+    assert use(import_into(f"{uri}&parent=0x81000007&parent-auth-source=env:PARENT", EXAMPLE_KEY)) == EXPECTED
+
+
+def test_damaged_files(swtpm: Swtpm, tmp_path: Path) -> None:
+    """A key file with any one byte changed is an error of ours, or the same key; never a crash or a wrong MAC."""
+    file = tmp_path / "key.pem"
+    uri = f"tpm2:file={file}?tcti={swtpm.tcti}&pcrs=sha256:7"
+    import_into(uri, EXAMPLE_KEY)
+    lines = file.read_text().splitlines()
+    begin = lines.index("-----BEGIN TSS2 PRIVATE KEY-----")
+    der = base64.b64decode("".join(lines[begin + 1 : -1]))
+    refused = 0
+    for position in range(len(der)):
+        damaged = der[:position] + bytes([der[position] ^ 0x21]) + der[position + 1 :]
+        body = base64.encodebytes(damaged).decode()
+        file.write_text("\n".join(lines[: begin + 1]) + f"\n{body}-----END TSS2 PRIVATE KEY-----\n")
+        try:
+            _keyfile.read(file, "damaged")
+            if position % 7 == 0:
+                assert use(uri) == EXPECTED
+        except Error:
+            refused += 1
+    assert refused > 60  # most bytes are not looked at before the TPM does, which was asked for each seventh
+
+
+def test_diagnose(swtpm: Swtpm, tmp_path: Path) -> None:
+    named = KeyURI.parse(import_into(f"tpm2:{HANDLE}?tcti={swtpm.tcti}", EXAMPLE_KEY))
+    subjects = {f.subject: f.level for f in Tpm2Backend.diagnose(named)}
+    assert subjects == {"TPM": "good", "lockout": "info", "SRK": "info", "key": "good"}
+    for uri, subject, said in (
+        (f"tpm2:handle=0x81008009?tcti={swtpm.tcti}", "key", "holds nothing at this handle"),
+        ("tpm2:handle=0x81008009?tcti=swtpm:host=127.0.0.1,port=1", "TPM", "no TPM emulator answers"),
+        (f"tpm2:handle=0x81008009?tcti=device:{tmp_path}/none", "TPM", "there is no TPM here"),
+        ("tpm2:handle=1", "URI", "no persistent handle"),
+    ):
+        worst = next(f for f in Tpm2Backend.diagnose(KeyURI.parse(uri)) if f.level == "bad")
+        assert worst.subject == subject
+        assert said in worst.text
+    assert all(f.level in ("good", "info") for f in Tpm2Backend.diagnose(None))

@@ -120,7 +120,8 @@ class Device:
         self._esys: ESAPI | None = None
         self._abandoned: list[ESAPI] = []
         self._closed = False
-        _devices.add(self)
+        with _listing:
+            _devices.add(self)
 
     def run(self, action: Callable[[ESAPI], T], *, again: bool = True) -> T:
         """Runs `action` alone in the context; once more in a new one if the connection was lost.
@@ -214,18 +215,28 @@ class Device:
 
 
 _devices: weakref.WeakSet[Device] = weakref.WeakSet()
+_listing = threading.Lock()
 
 
-def _at_fork(act: Callable[[Device], None]) -> None:
-    for device in list(_devices):
-        act(device)
+def _before_fork() -> None:
+    _listing.acquire()
+    for device in _devices:
+        device.before_fork()
+
+
+def _after_fork(act: Callable[[Device], None]) -> None:
+    try:
+        for device in _devices:
+            act(device)
+    finally:
+        _listing.release()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _at_fork(Device.before_fork),
-        after_in_parent=lambda: _at_fork(Device.after_fork),
-        after_in_child=lambda: _at_fork(Device.in_child),
+        before=_before_fork,
+        after_in_parent=lambda: _after_fork(Device.after_fork),
+        after_in_child=lambda: _after_fork(Device.in_child),
     )
 
 
