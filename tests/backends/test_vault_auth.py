@@ -212,12 +212,12 @@ class TestAppRole:
             assert held(key) != first
 
     def test_token_is_renewed_or_replaced_before_it_expires(self, approle: Login) -> None:
-        """With a life of one second, and three at most, HMACs are asked for during five."""
-        approle.role("role", "signer", token_ttl="1s", token_max_ttl="3s")
+        """With a life of one second, and two at most, HMACs are asked for during four."""
+        approle.role("role", "signer", token_ttl="1s", token_max_ttl="2s")
         source = f"file:{approle.vault.file(secret_id(approle))}"
         with open_backend(approle.uri("approle", role_id=role_id(approle), secret_id_source=source)) as key:
             seen = set()
-            until = time.monotonic() + 5
+            until = time.monotonic() + 4
             while time.monotonic() < until:
                 assert key.hmac_sha256(DAY) == hmac.digest(EXAMPLE_KEY, DAY, "sha256")
                 seen.add(held(key))

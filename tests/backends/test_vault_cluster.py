@@ -559,13 +559,18 @@ def test_vault_agents_address(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_keys_are_listed_through_proxies_that_know_no_list_method(vault: Vault) -> None:
-    named = KeyURI.parse(vault.imported())
-    with relay(vault.addresses[0]) as (address, _):
-        listed = VaultBackend.list_keys(changed(str(named), addr=address))
-    assert [KeyURI.parse(entry.uri).path for entry in listed] == [named.path]
-    with relay(vault.addresses[0]) as (address, _):
-        listed = VaultBackend.list_keys(KeyURI.parse(vault.uri(addr=address)).replace(key=None))
-    assert named.path in [KeyURI.parse(entry.uri).path for entry in listed]
+    mount = f"{vault.mount}-list"
+    vault.do("POST", f"sys/mounts/{mount}", type="transit")
+    try:
+        uri = KeyURI.parse(vault.uri()).replace(mount=mount)
+        with relay(vault.addresses[0]) as (address, _):
+            through = changed(str(uri), addr=address)
+            assert VaultBackend.list_keys(through.replace(key=None)) == []
+            named = KeyURI.parse(import_into(str(through), EXAMPLE_KEY))
+            assert [e.uri for e in VaultBackend.list_keys(through.replace(key=None))] == [str(named)]
+            assert [e.uri for e in VaultBackend.list_keys(named)] == [str(named)]
+    finally:
+        vault.do("DELETE", f"sys/mounts/{mount}")
 
 
 class TestDiagnose:

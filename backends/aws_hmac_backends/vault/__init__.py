@@ -71,14 +71,13 @@ from aws_hmac.errors import (
     KeyPolicyError,
     UnsupportedError,
 )
+from aws_hmac.uri import KeyURI
 from aws_hmac_backends.vault import _connection, _policy
 from aws_hmac_backends.vault._cluster import NoEngineError
 from aws_hmac_backends.vault._connection import Connection, data_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from aws_hmac.uri import KeyURI
 
 MIN_KEY_SIZE = 32
 """Bytes that Transit wants at least of an HMAC key (its API documentation, "Create key", key_size)."""
@@ -205,7 +204,7 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
             version = _import(connection, name, key, facts)
         finally:
             connection.close()
-        return uri.replace(version=str(version), old_versions=None)
+        return _named(uri, name, version)
 
     @classmethod
     def list_keys(cls, uri: KeyURI) -> list[KeyEntry]:
@@ -222,7 +221,7 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
                 latest = _number(facts, "latest_version")
                 pinned = _connection.version(uri) if named else None
                 description = f"hmac, {'imported' if facts.get('imported_key') else 'made by Vault'}, latest {latest}"
-                entries.append(KeyEntry(str(uri.replace(key=name, version=str(pinned or latest))), description))
+                entries.append(KeyEntry(str(_named(uri, name, pinned or latest)), description))
             return entries
         finally:
             connection.close()
@@ -291,6 +290,13 @@ class VaultBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter
         from aws_hmac_backends.vault._health import diagnose
 
         return diagnose(cls, uri)
+
+
+def _named(uri: KeyURI, key: str, version: int) -> KeyURI:
+    """The URI of one version of a key, in the order that people read best."""
+    mount = {k: v for k, v in uri.path.items() if k == "mount"}
+    query = {k: v for k, v in uri.query.items() if k != "old-versions"}
+    return KeyURI(uri.scheme, {"key": key, **mount, "version": str(version)}, query)
 
 
 def _hmac(connection: Connection, key: str, version: int, message: bytes) -> bytes:
