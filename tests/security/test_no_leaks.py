@@ -57,6 +57,8 @@ def derived(secret: str) -> list[bytes]:
     return keys
 
 
+pytestmark = pytest.mark.usefixtures("aws_home")
+
 CANARIES = [form for secret in (SECRET.encode(), PIN.encode(), *derived(SECRET)) for form in shown_forms(secret)]
 
 

@@ -12,6 +12,8 @@ from aws_hmac.cli import main
 
 COMMAND = str(Path(sys.executable).parent / "aws-hmac")
 
+pytestmark = pytest.mark.usefixtures("aws_home")  # no test sees, or writes, the files of whoever runs it
+
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0

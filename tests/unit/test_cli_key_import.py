@@ -18,6 +18,8 @@ ID = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 COMMAND = str(Path(sys.executable).parent / "aws-hmac")
 
+pytestmark = pytest.mark.usefixtures("aws_home")  # no test sees, or writes, the files of whoever runs it
+
 
 @pytest.fixture
 def uri(toy: Path) -> str:

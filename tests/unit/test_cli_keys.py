@@ -12,6 +12,8 @@ from aws_hmac.cli import main
 ID = "AKIAIOSFODNN7EXAMPLE"
 KEY = b"AWS4wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
+pytestmark = pytest.mark.usefixtures("aws_home")  # no test sees, or writes, the files of whoever runs it
+
 
 @pytest.fixture
 def uri(toy: Path) -> str:
