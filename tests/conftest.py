@@ -175,6 +175,18 @@ def moto_server_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoSe
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_files_untouched() -> Iterator[None]:
+    """No test may change ~/.aws of whoever runs it: `aws_home` gives it one of its own."""
+
+    def state() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in sorted((Path.home() / ".aws").glob("con*"))}
+
+    before = state()
+    yield
+    assert state() == before, "a test has changed ~/.aws; it lacks the fixture aws_home"
+
+
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Installs the backend of tests/toy, here and for child processes; returns a folder for its keys."""
