@@ -180,7 +180,7 @@ def own_files_untouched() -> Iterator[None]:
     """No test may change ~/.aws of whoever runs it: `aws_home` gives it one of its own."""
 
     def state() -> dict[str, int]:
-        return {str(p): p.stat().st_mtime_ns for p in sorted((Path.home() / ".aws").glob("c*"))  # config, credentials}
+        return {str(p): p.stat().st_mtime_ns for p in sorted((Path.home() / ".aws").glob("c*"))}
 
     before = state()
     yield
