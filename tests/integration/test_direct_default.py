@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +103,7 @@ def test_a_key_by_its_uri(tmp_path: Path) -> None:
     assert said == ["('AKIAKEY', 'aws-hmac') True"]
 
 
+@pytest.mark.skipif(find_spec("aiobotocore") is None, reason="aiobotocore is not installed")
 def test_aiobotocore_is_left_alone(tmp_path: Path) -> None:
     said = _run(
         """
