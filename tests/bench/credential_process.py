@@ -49,7 +49,8 @@ def main() -> None:
 
 
 def _measure(folder: Path, plain: str, secure: str, bundle: str) -> dict[str, float]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "COV"))}
+    # As an installed program: without PYTHONDONTWRITEBYTECODE, which would compile an editable install each time.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "COV", "PYTHON"))}
     environment |= {
         "AWS_CONFIG_FILE": str(folder / "config"),
         "AWS_EC2_METADATA_DISABLED": "true",
