@@ -195,8 +195,8 @@ def load_profile(name: str | None = None, **overrides: object) -> Options:
     settings = profiles.get(name)
     if settings is None:
         raise ConfigError(
-            f"there is no profile {name!r} in {path}; {_nearest(name, profiles)}: the line that begins it is"
-            f" [{name if name == 'default' else f'profile {name}'}]"
+            f"there is no profile {name!r} in {path}; {_nearest(name, profiles)} (a new one begins with the line"
+            f" [{name if name == 'default' else f'profile {name}'}])"
         )
     if BLOCK not in settings:
         raise ConfigError(

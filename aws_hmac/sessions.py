@@ -112,7 +112,10 @@ class SessionCredentials:
         self._export = export
         self._clock = clock
         self._source = self._source_of(options, _chain) if options.source_profile is not None else None
-        self._where = sts.resolve(options.where())
+        try:
+            self._where = sts.resolve(options.where())
+        except ConfigError as exc:
+            raise ConfigError(f"{options.what}: {exc}") from exc
         self._state: _State | None = None
         self._failures = 0
         self._lock = threading.Lock()
@@ -268,8 +271,12 @@ class SessionCredentials:
         name = options.source_profile or ""
         if name in chain:
             raise ConfigError(f"{options.what}: source_profile: a circle: {' → '.join((*chain, name))}")
+        try:
+            source = load_profile(name)
+        except ConfigError as exc:
+            raise ConfigError(f"{options.what}: source_profile: {exc}") from exc
         return SessionCredentials(
-            load_profile(name),
+            source,
             token_code=self._token_code,
             export=self._export,
             clock=self._clock,

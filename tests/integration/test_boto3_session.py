@@ -155,6 +155,14 @@ def test_circle_of_profiles(tmp_path: Path, source: str) -> None:
         aws_hmac.Session(profile_name="p")
 
 
+def test_source_profile_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile p]\nregion = us-east-1\naws_hmac =\n  source_profile = q\n  role_arn = arn:aws:iam::1:role/r\n"
+    )
+    with pytest.raises(ConfigError, match=r"profile 'p' in .*: source_profile: there is no profile 'q'"):
+        aws_hmac.Session(profile_name="p")
+
+
 # Which credentials win.
 
 

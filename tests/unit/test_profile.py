@@ -139,7 +139,7 @@ def test_profile_without_the_block_says_which_line_to_add(write: Write) -> None:
 
 def test_missing_profile_offers_the_nearest(write: Write) -> None:
     write(WHOLE)
-    with pytest.raises(ConfigError, match=r"no profile 'prdo' in .*; did you mean 'prod'\?.*\[profile prdo\]"):
+    with pytest.raises(ConfigError, match=r"no profile 'prdo' in .*; did you mean 'prod'\? .*\[profile prdo\]"):
         load_profile("prdo")
 
 
