@@ -43,7 +43,7 @@ ATTEMPTS = 4
 
 _ARN = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z]+)*):kms:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
-    r":(?P<kind>key|alias)/(?P<key_id>[A-Za-z0-9:/_-]+)",
+    r":(?:key/(?P<key_id>[A-Za-z0-9-]+)|alias/[A-Za-z0-9:/_-]+)",
     re.ASCII,
 )
 _REGION = re.compile(r"[a-z]{2,}(?:-[a-z0-9]+)+", re.ASCII)
@@ -79,7 +79,7 @@ class KeyArn(NamedTuple):
 def parse_arn(text: str) -> KeyArn | None:
     """Returns the parts of a key's full ARN; None for an alias, a bare key id or anything else."""
     match = _ARN.fullmatch(text)
-    if not match or match["kind"] != "key":
+    if not match or match["key_id"] is None:
         return None
     return KeyArn(match["partition"], match["region"], match["account"], match["key_id"])
 

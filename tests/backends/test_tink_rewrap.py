@@ -103,6 +103,21 @@ def test_keeps_format_mode_and_key_id(tmp_path: Path) -> None:
         assert works(rewrapped)
 
 
+def test_through_a_link(uri: str, tmp_path: Path) -> None:
+    """What a link points to is rewrapped; the link stays."""
+    link = tmp_path / "links" / "k.json"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "keyset.json")
+    rewrapped = TinkBackend.rewrap_key(KeyURI.parse(uri.replace("/keyset.json", "/links/k.json")), new_kek(tmp_path))
+    assert link.is_symlink()
+    assert works(rewrapped)
+    assert (tmp_path / "keyset.json.before-rewrap").exists()
+    import_into(str(rewrapped), EXAMPLE_KEY, overwrite=True)
+    assert link.is_symlink()
+    TinkBackend.confirm_rewrap(rewrapped)
+    assert [p.name for p in link.parent.iterdir()] == ["k.json"]
+
+
 def test_nothing_to_move_to(uri: str) -> None:
     with pytest.raises(KeyURIError, match="--kek"):
         TinkBackend.rewrap_key(KeyURI.parse(uri))

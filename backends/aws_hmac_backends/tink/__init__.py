@@ -174,7 +174,7 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
             content = wrap(new_keyset(key), kek, _associated_data(uri), json=_json(uri))
         finally:
             kek.close()
-        write_new(path, content, uri.identity, overwrite=overwrite)
+        write_new(path.resolve(), content, uri.identity, overwrite=overwrite)
         return uri
 
     @classmethod
@@ -280,7 +280,9 @@ def _planned_findings(kek: Kek, wrapped: bytes, associated_data: bytes) -> list[
 
 
 def _unconfirmed(path: Path) -> list[Finding]:
-    before = path.with_name(f"{path.name}.before-rewrap")
+    from .rewrap import before_rewrap
+
+    before = before_rewrap(path)
     if not before.exists():
         return []
     return [

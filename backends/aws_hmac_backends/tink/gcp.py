@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from aws_hmac.backend import Finding
@@ -93,19 +93,19 @@ class GcpKek(Kek):
         try:
             answer = self._decrypt(ciphertext, associated_data)
         except Error as exc:
-            findings.append(Finding("bad", "wrapped by", f"KMS does not unwrap the keyset: {said(exc, self._name)}"))
-        else:
-            findings.append(Finding("good", "wrapped by", f"{self._key} ({self._where}), the key that the URI names"))
-            if not answer.used_primary:
-                findings.append(
-                    Finding(
-                        "warning",
-                        "key version",
-                        "by a version that is not the primary any more: it must not be destroyed",
-                        "aws-hmac key rewrap with the same --kek wraps the keyset by the primary version",
-                    )
+            text = f"KMS does not unwrap the keyset: {said(exc, self._name)}"
+            return [Finding("bad", "wrapped by", text), *self._key_findings("bad")]
+        findings.append(Finding("good", "wrapped by", f"{self._key} ({self._where}), the key that the URI names"))
+        if not answer.used_primary:
+            findings.append(
+                Finding(
+                    "warning",
+                    "key version",
+                    "by a version that is not the primary any more: it must not be destroyed",
+                    "aws-hmac key rewrap with the same --kek wraps the keyset by the primary version",
                 )
-        return findings + self._key_findings()
+            )
+        return findings + self._key_findings("info")
 
     def close(self) -> None:
         """Closes the channel."""
@@ -128,41 +128,18 @@ class GcpKek(Kek):
             raise DeviceError(f"{self._name}: what KMS decrypted was changed on the way (CRC32C); try again")
         return answer
 
-    def _key_findings(self) -> list[Finding]:
+    def _key_findings(self, unusable: Literal["bad", "info"]) -> list[Finding]:
+        """Looks at the key; versions that cannot be used matter only where the keyset cannot be unwrapped."""
         try:
             key = self._call("get_crypto_key", {"name": self._key})
-            versions = self._call("list_crypto_key_versions", {"parent": self._key})
-            states = [(v.name.rpartition("/")[2], v.state.name, v.destroy_time) for v in versions]
+            versions = list(self._call("list_crypto_key_versions", {"parent": self._key}))
         except KeyNotFoundError as exc:
-            return [
-                Finding(
-                    "bad", "key state", f"missing: {said(exc, self._name)}", "restore the keyset that another key wraps"
-                )
-            ]
+            text = f"missing: {said(exc, self._name)}"
+            return [Finding("bad", "key state", text, "restore the keyset that another key wraps, or import anew")]
         except Error as exc:
-            return [
-                Finding("warning", "key state", f"not known: {said(exc, self._name)}", "allow cloudkms.cryptoKeys.get")
-            ]
-        findings = []
-        for number, state, destroyed in states:
-            restore = f"gcloud kms keys versions restore {number} --key {self._key}"
-            enable = f"gcloud kms keys versions enable {number} --key {self._key}"
-            if state == "ENABLED":
-                findings.append(Finding("good", "key state", f"version {number} enabled"))
-            elif state == "DISABLED":
-                findings.append(Finding("bad", "key state", f"version {number} disabled", enable))
-            elif state == "DESTROY_SCHEDULED":
-                when = f"{destroyed:%Y-%m-%d %H:%M} UTC" if destroyed else "an unknown date"
-                findings.append(
-                    Finding(
-                        "bad",
-                        "key state",
-                        f"version {number} pending destruction at {when}; after that nothing unwraps what it wraps",
-                        f"{restore} && {enable}",
-                    )
-                )
-            else:
-                findings.append(Finding("bad", "key state", f"version {number} is {state}"))
+            text = f"not known: {said(exc, self._name)}"
+            return [Finding("warning", "key state", text, "allow cloudkms.cryptoKeys.get")]
+        findings = [self._version_finding(version, unusable) for version in versions]
         period = key.rotation_period
         if period:
             findings.append(Finding("good", "rotation", f"on, every {period.days} days; old versions still unwrap"))
@@ -172,6 +149,20 @@ class GcpKek(Kek):
             )
         findings.append(Finding("info", "account", f"the key is in {self._where}"))
         return findings
+
+    def _version_finding(self, version: Any, unusable: Literal["bad", "info"]) -> Finding:
+        number, state, destroyed = version.name.rpartition("/")[2], version.state.name, version.destroy_time
+        restore = f"gcloud kms keys versions restore {number} --key {self._key}"
+        enable = f"gcloud kms keys versions enable {number} --key {self._key}"
+        if state == "ENABLED":
+            return Finding("good", "key state", f"version {number} enabled")
+        if state == "DISABLED":
+            return Finding(unusable, "key state", f"version {number} disabled", enable)
+        if state == "DESTROY_SCHEDULED":
+            when = f"{destroyed:%Y-%m-%d %H:%M} UTC" if destroyed else "an unknown date"
+            text = f"version {number} pending destruction at {when}; after that nothing unwraps what it wraps"
+            return Finding(unusable, "key state", text, f"{restore} && {enable}")
+        return Finding(unusable, "key state", f"version {number} is {state}")
 
     def _call(self, method: str, request: dict[str, Any]) -> Any:
         with self._map_exceptions(method):

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 
 def before_rewrap(path: Path) -> Path:
-    """Returns where the old keyset is kept until the rewrap is confirmed."""
+    """Returns where the old keyset is kept until the rewrap is confirmed: beside the file, not beside a link to it."""
+    path = path.resolve()
     return path.with_name(f"{path.name}.before-rewrap")
 
 
 def rewrap(kind: type[TinkBackend], path: Path, uri: KeyURI, target: str | None, label: str | None) -> KeyURI:
     """Moves a keyset to another KEK; see `TinkBackend.rewrap_key`."""
+    path = path.resolve()
     target = target or uri.get("planned-kek")
     if target is None and label is None:
         raise KeyURIError(f"{uri.identity}: rewrap to which key? Give --kek, or planned-kek= in the URI")
