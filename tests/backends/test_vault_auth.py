@@ -515,3 +515,45 @@ def test_a_source_that_others_can_write(vault: Vault) -> None:
     with pytest.raises(AuthenticationError, match="others can write"):
         open_backend(vault.uri(str(named.get("key")), token_source=f"file:{file}"))
     assert os.environ.get("VAULT_TOKEN") is None
+
+
+def test_a_login_under_way_disturbs_nobody(approle: Login) -> None:
+    """While one thread replaces a token that nears its end, the others go on with it; also if that fails."""
+    vault = approle.vault
+    if not vault.double:
+        pytest.skip("a real server cannot be told to hang")
+    approle.role("role", "signer", token_ttl="3s", token_type="batch")
+    source = f"file:{vault.file(secret_id(approle))}"
+    uri = approle.uri("approle", role_id=role_id(approle), secret_id_source=source, patience="1")
+    failures: list[BaseException] = []
+    with open_backend(uri) as key:
+        fault = {"kind": "status", "status": 503, "errors": ["no server is available"], "times": 1000}
+        vault.order("fault", path=f"auth/{approle.mount}/login", **fault)
+        until = time.monotonic() + 2.7
+
+        def ask() -> None:
+            while time.monotonic() < until:
+                try:
+                    assert key.hmac_sha256(DAY) == hmac.digest(EXAMPLE_KEY, DAY, "sha256")
+                except Exception as exc:  # noqa: BLE001 - counted and shown
+                    failures.append(exc)
+                time.sleep(0.01)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        vault.order("heal")
+        assert key.hmac_sha256(DAY) == hmac.digest(EXAMPLE_KEY, DAY, "sha256")
+
+
+@pytest.mark.parametrize("duration", ['"soon"', "null", "-1", "[]"])
+def test_odd_leases(vault_double: Vault, duration: str) -> None:
+    named = KeyURI.parse(vault_double.imported())
+    token = vault_double.token(VaultBackend.policy(named, "signer"))
+    uri = vault_double.uri(str(named.get("key")), token=token)
+    body = '{"data": {"ttl": %s, "renewable": true}}' % duration  # noqa: UP031 - braces
+    vault_double.order("fault", path="auth/token/lookup-self", kind="raw", body=body)
+    assert signs(uri)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import aws_hmac_backends.vault
 from aws_hmac import (
     AuthenticationError,
     DeviceError,
@@ -21,7 +23,7 @@ from aws_hmac.backend import fingerprint, fingerprint_of
 from aws_hmac.cli import main
 from aws_hmac.testing import EXAMPLE_KEY, import_into
 from aws_hmac.uri import KeyURI
-from aws_hmac_backends.vault import VaultBackend
+from aws_hmac_backends.vault import VaultBackend, _connection
 
 if TYPE_CHECKING:
     from tests.transit_server.fixtures import Vault
@@ -222,6 +224,29 @@ class TestCommand:
         assert "update" in VaultBackend.policy(KeyURI.parse("vault:key=aws"), "signer")
         with pytest.raises(KeyURIError):
             VaultBackend.policy(KeyURI.parse("vault:"), "signer")
+
+
+class TestDocs:
+    TEXT = (Path(__file__).parents[2] / "docs" / "vault.md").read_text()
+
+    def test_policy_is_the_one_that_is_printed(self) -> None:
+        shown = re.search(r"```hcl\n(.*?)```", self.TEXT, re.S)
+        assert shown
+        printed_ = VaultBackend.policy(KeyURI.parse("vault:key=aws-prod"), "signer")
+        lines = [line for line in shown[1].splitlines() if line]
+        assert len(lines) == 6
+        assert [line for line in printed_.splitlines() if line in lines] == lines
+
+    @pytest.mark.parametrize("attribute", sorted({*_connection.PATH, *_connection.QUERY}))
+    def test_every_attribute_is_in_both_tables(self, attribute: str) -> None:
+        assert re.search(rf"^\| [^|]*`{attribute}`", self.TEXT, re.M)
+        assert re.search(rf"^``{attribute}`` ", aws_hmac_backends.vault.__doc__ or "", re.M)
+
+    @pytest.mark.parametrize(
+        "name", ["KeyURI", "KeyNotFound", "Unsupported", "KeyPolicy", "KeyMismatch", "KeyExists", "Authentication"]
+    )
+    def test_errors(self, name: str) -> None:
+        assert f"| `{name}Error` |" in self.TEXT
 
 
 def test_no_token_at_all(vault: Vault) -> None:

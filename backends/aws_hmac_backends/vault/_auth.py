@@ -9,13 +9,14 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import hvac.exceptions
 
-from aws_hmac.errors import AuthenticationError, Error, KeyURIError
+from aws_hmac.errors import AuthenticationError, DeviceError, Error, KeyURIError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +49,9 @@ _REFUSED_FOR = 5.0
 _log = logging.getLogger("aws_hmac.vault")
 
 
-class _Lease(NamedTuple):
-    token: str
+@dataclass(frozen=True)
+class _Lease:
+    token: str = field(repr=False)
     expires: float | None  # time.monotonic()
     renew: float | None
     ttl: float
@@ -98,8 +100,10 @@ class Auth:
             finally:
                 self._lock.release()
         self._keep()
-        assert self._lease is not None
-        return self._lease.token
+        lease = self._lease
+        if lease is None:
+            raise DeviceError(f"{self._uri.identity}: closed")
+        return lease.token
 
     def replace(self, used: str | None) -> bool:
         """Gets another token after one was refused.
@@ -154,9 +158,9 @@ class Auth:
             self._cluster.token = token
             self._lease = self._looked_up(token)
             return
-        self._cluster.token = None
         try:
-            answer = self._by_login()
+            with self._cluster.without_token():
+                answer = self._by_login()
         except (hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized) as exc:
             said = f"{name}: the {self.method} login was refused: {', '.join(exc.errors or ())}"
             self._refused = (time.monotonic() + _REFUSED_FOR, said)
@@ -170,38 +174,38 @@ class Auth:
         if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
             raise AuthenticationError(f"{name}: the {self.method} login gave no token (does it want a second factor?)")
         token = _token(auth["client_token"], f"{name}: the {self.method} login's answer")
-        self._take(token, auth.get("lease_duration"), bool(auth.get("renewable")))
-        _log.info("%s: logged in by %s for %s s", name, self.method, auth.get("lease_duration"))
+        life = _life(auth.get("lease_duration"))
+        self._take(token, life, bool(auth.get("renewable")))
+        _log.info("%s: logged in by %s for %.0f s", name, self.method, life)
 
     def _renew(self) -> None:
         lease = self._lease
-        assert lease is not None
+        if lease is None:
+            return  # closed meanwhile
         auth = None
         if lease.renewable:  # a batch token, for one, is not
             with suppress(hvac.exceptions.VaultError, Error, TypeError, KeyError):
                 auth = self._client.auth.token.renew_self()["auth"]
-        if isinstance(auth, dict) and self.method != "token" and float(auth["lease_duration"]) < lease.ttl / 2:
-            auth = None  # near its greatest age: a new login lasts longer
-        if isinstance(auth, dict):
-            self._take(lease.token, auth["lease_duration"], bool(auth.get("renewable")), ttl=lease.ttl)
+        life = _life(auth.get("lease_duration")) if isinstance(auth, dict) else 0.0
+        # Near its greatest age a token gets less and less; then a new login lasts longer, where there is one.
+        if auth and life and (self.method == "token" or life >= lease.ttl / 2):
+            self._take(lease.token, life, bool(auth.get("renewable")), ttl=lease.ttl)
             return
         if self.method != "token":
-            with suppress(Error):
+            with suppress(hvac.exceptions.VaultError, Error):
                 self._login()
                 return
-        # It still lives; try again a little later, or look whether its source has another by then.
-        self._cluster.token = lease.token
-        self._lease = lease._replace(renew=time.monotonic() + max(1.0, lease.ttl / 10))
+        # It still lives; try again a little later.
+        self._lease = replace(lease, renew=time.monotonic() + max(1.0, lease.ttl / 10))
 
-    def _take(self, token: str, duration: Any, renewable: bool, *, ttl: float | None = None) -> None:
-        life = float(duration or 0)
+    def _take(self, token: str, life: float, renewable: bool, *, ttl: float = 0.0) -> None:
         now = time.monotonic()
         self._lease = _Lease(
             token,
             now + life if life else None,
             # A login can be had again, so that its token must not be renewable.
             now + life * RENEW_AT if life and (renewable or self.method != "token") else None,
-            max(life, ttl or 0.0),
+            max(life, ttl),
             renewable,
             os.getpid(),
         )
@@ -220,10 +224,11 @@ class Auth:
         if os.environ.get("BAO_ADDR") and not os.environ.get("VAULT_ADDR"):
             files.reverse()
         for file in files:
+            token = ""
             with suppress(OSError, RuntimeError, UnicodeDecodeError):
                 token = (Path.home() / file).read_text().strip()
-                if token:
-                    return _token(token, f"~/{file}")
+            if token:
+                return _token(token, f"~/{file}")
         raise AuthenticationError(
             f"{self._uri.identity}: no token; give token-source, VAULT_TOKEN, another auth, or auth=none for Vault"
             " Agent"
@@ -233,8 +238,8 @@ class Auth:
         """What Vault says of a given token; nothing if it may not ask."""
         try:
             data = self._client.auth.token.lookup_self()["data"]
-            life, renewable = float(data.get("ttl") or 0), bool(data.get("renewable"))
-        except (hvac.exceptions.VaultError, TypeError, KeyError, ValueError):
+            life, renewable = _life(data.get("ttl")), bool(data.get("renewable"))
+        except (hvac.exceptions.VaultError, TypeError, KeyError, AttributeError):
             life, renewable = 0.0, False
         now = time.monotonic()
         # Even a token that cannot be renewed may be replaced in its file, by Vault Agent: it is read again.
@@ -368,6 +373,11 @@ def _flag(uri: KeyURI, name: str) -> bool:
     if value not in ("true", "false"):
         raise KeyURIError(f"{uri.identity}: {name} is {value!r}, not true or false")
     return value == "true"
+
+
+def _life(seconds: object) -> float:
+    """A lease's duration in an answer; 0 is for ever."""
+    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else 0.0
 
 
 def _token(text: str, what: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import ssl
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -99,6 +100,7 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         # Found out once: after a fork, macOS may not be asked for its proxies.
         self._proxies = {address: _proxies(proxy, address) for address in self.addresses}
         self._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
+        self._anonymous = threading.local()
         self._current = 0
         self._closed = False
         super().__init__(base_uri=self.addresses[0], namespace=namespace, verify=verify, allow_redirects=False)
@@ -131,6 +133,15 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         """Closes every connection."""
         self._closed = True
         super().close()
+
+    @contextmanager
+    def without_token(self) -> Iterator[None]:
+        """Sends no token meanwhile, in this thread: for a login; the others go on with the old one."""
+        self._anonymous.now = True
+        try:
+            yield
+        finally:
+            self._anonymous.now = False
 
     def node(self, address: str, method: str, path: str) -> requests.Response:
         """Asks one address, once, without a token."""
@@ -169,7 +180,8 @@ class Cluster(hvac.adapters.JSONAdapter):  # type: ignore[misc] # hvac ships no 
         """
         until = time.monotonic() + self.patience
         pause, errors = _FIRST_PAUSE, 0
-        headers = {**({"X-Vault-Token": self.token} if self.token else {}), **(headers or {})}
+        token = None if getattr(self._anonymous, "now", False) else self.token
+        headers = {**({"X-Vault-Token": token} if token else {}), **(headers or {})}
         while True:
             if self._closed:
                 raise DeviceError(f"{self.name}: closed")
