@@ -25,7 +25,9 @@ from aws_hmac.answers import SIGNATURE_ERRORS
 from aws_hmac.botocore import as_retrieval_error
 from aws_hmac.errors import Error, SigningError, UnsupportedError
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
-from aws_hmac.sigv4.canonical import UNSIGNED_HEADERS, clean_values, header_plan, host_header
+from aws_hmac.sigv4 import sigv4a
+from aws_hmac.sigv4.canonical import UNSIGNED_HEADERS, clean_values, encode, header_plan, host_header
+from aws_hmac.sigv4.signature import ALGORITHM, string_to_sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -46,6 +48,14 @@ _CLASSES = {
     "s3-presign-post": "S3SigV4PostAuth",
 }
 """botocore's name of a signature version to its pure-Python class."""
+
+_V4A_CLASSES = {
+    "v4a": "SigV4Auth",
+    "v4a-query": "SigV4QueryAuth",
+    "s3v4a": "S3SigV4Auth",
+    "s3v4a-query": "S3SigV4QueryAuth",
+}
+"""The same for Version 4A: its canonical request is that of Version 4."""
 
 _REFUSALS = SIGNATURE_ERRORS | {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 """What servers answer to a signature that is wrong, or of another time; the former may mean the latter."""
@@ -192,7 +202,7 @@ def device_auth(
     credentials = getattr(stock, "credentials", None)
     if not isinstance(credentials, DirectCredentials):
         return stock
-    auth_class = _auth_class(cast("Hashable", signer_class), version)
+    auth_class = _auth_class(cast("Hashable", signer_class), version, credentials.signer.sigv4a_key is not None)
     if auth_class is None:
         raise UnsupportedError(_why_not(version, signing_name, credentials))
     if "expires" in kwargs:
@@ -203,9 +213,9 @@ def device_auth(
 def _why_not(version: str, signing_name: str, credentials: DirectCredentials) -> str:
     if "v4a" in version:
         return (
-            f"{signing_name}: this request wants Signature Version 4A, whose private key is derived from the secret of"
-            f" {credentials.access_key}, which only the device has; use temporary credentials for it"
-            " (aws_hmac.Session without mode='direct')"
+            f"{signing_name}: this request wants Signature Version 4A, which needs a second key of"
+            f" {credentials.access_key} (aws-hmac key import --sigv4a), given as Signer(sigv4a_backend=…); or use"
+            " temporary credentials for it (aws_hmac.Session without mode='direct')"
         )
     return (
         f"{signing_name}: signature version {version!r} needs the secret of {credentials.access_key} itself, which only"
@@ -310,6 +320,47 @@ class _UnansweredSignature(_DeviceSignature):
         return signature
 
 
+class _V4aSignature(_DeviceSignature):
+    """Goes in front of the same classes for Version 4A; the region is a set of regions."""
+
+    def add_auth(self, request: Any) -> None:
+        super().add_auth(request)  # type: ignore[misc] # SigV4Auth's
+        authorization = request.headers["Authorization"]
+        if authorization is not None:
+            request.headers.replace_header("Authorization", authorization.replace(ALGORITHM, sigv4a.ALGORITHM, 1))
+
+    def canonical_request(self, request: Any) -> str:
+        _, region_set, _, _ = super().credential_scope(request).split("/")  # type: ignore[misc] # SigV4Auth's
+        head, marker, tail = request.url.rpartition(f"X-Amz-Algorithm={ALGORITHM}")
+        if marker:  # a presigned URL
+            request.url = f"{head}X-Amz-Algorithm={sigv4a.ALGORITHM}&X-Amz-Region-Set={encode(region_set)}{tail}"
+        else:
+            del request.headers["X-Amz-Region-Set"]
+            request.headers["X-Amz-Region-Set"] = sigv4a.region_set_header(region_set)
+        return super().canonical_request(request)
+
+    def credential_scope(self, request: Any) -> str:
+        date, _, service, end = super().credential_scope(request).split("/")  # type: ignore[misc] # SigV4Auth's
+        return f"{date}/{service}/{end}"
+
+    def scope(self, request: Any) -> str:
+        return f"{self.credentials.access_key}/{self.credential_scope(request)}"
+
+    def string_to_sign(self, request: Any, canonical_request: str) -> str:
+        return string_to_sign(
+            request.context["timestamp"], self.credential_scope(request), canonical_request, sigv4a.ALGORITHM
+        )
+
+    def signature(self, string_to_sign: str, request: Any) -> str:
+        key = self.credentials.signer.sigv4a_key
+        assert key is not None  # _auth_class() has looked
+        request.context[_SIGNED] = _Signed(self.credentials, self.credentials.signer.keys.generation)
+        try:
+            return key.sign(string_to_sign.encode())
+        except Error as exc:
+            raise as_retrieval_error(exc) from exc
+
+
 def signing_key(credentials: DirectCredentials, scope: str) -> SigningKey:
     """Returns the signing key of a credential scope as botocore writes it.
 
@@ -328,11 +379,13 @@ def signing_key(credentials: DirectCredentials, scope: str) -> SigningKey:
 
 
 @lru_cache(maxsize=64)
-def _auth_class(signer_class: Any, version: str) -> Callable[..., Any] | None:
+def _auth_class(signer_class: Any, version: str, has_sigv4a_key: bool) -> Callable[..., Any] | None:
+    auth = _auth_module(signer_class)
+    if has_sigv4a_key and (name := _V4A_CLASSES.get(version)) is not None:
+        return type(f"DirectV4A{name}", (_V4aSignature, getattr(auth, name)), {})
     name = _CLASSES.get(version)
     if name is None:
         return None
-    auth = _auth_module(signer_class)
     mixin = _UnansweredSignature if version.endswith(("-query", "-post")) else _AnsweredSignature
     # botocore removes an earlier signature before it signs.
     disputed = UNSIGNED_HEADERS.symmetric_difference(auth.SIGNED_HEADERS_BLACKLIST) - {"authorization"}
@@ -380,7 +433,7 @@ class V4Chooser:
 
     def fallback(self, auth: Any, signing_name: str, context: dict[str, Any]) -> str | None:
         """Returns the Version 4 that the endpoint or else the service takes, and sets its region, if it is ours."""
-        if not isinstance(auth, _DeviceSignature):
+        if not isinstance(auth, _DeviceSignature) or auth.credentials.signer.sigv4a_key is not None:
             return None
         schemes = context.get("endpoint_properties", {}).get("authSchemes")
         if schemes is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import hmac
 import io
 import json
 import pickle
@@ -22,10 +23,15 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, UnsupportedSignatureVersionError
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from packaging.version import Version
 
 import aws_hmac
 from aws_hmac import ConfigError, DeviceError, UnsupportedError
+from aws_hmac.sigv4 import canonical_query_string, string_to_sign
+from aws_hmac.sigv4.sigv4a import derive_private_key
 from tests.integration.direct_support import CountingBackend, Wire, direct_session, memory_signer
 
 if TYPE_CHECKING:
@@ -227,6 +233,52 @@ def test_services_that_also_take_v4a(service: Any) -> None:
         getattr(client, method)(**parameters(model, "required", wild=False))
     assert wire.sent[0].headers["Authorization"].startswith("AWS4-HMAC-SHA256 ")
     assert "*" not in _scope(wire.sent[0].headers)
+
+
+def _verify_v4a(signer: aws_hmac.Signer, string_to_sign: str, signature: str) -> None:
+    """Verifies with the public half of the key pair that is derived from the secret."""
+    number = derive_private_key(
+        lambda message: hmac.digest(b"AWS4A" + SECRET.encode(), message, "sha256"), ACCESS_KEY_ID
+    )
+    public = ec.derive_private_key(number, ec.SECP256R1()).public_key()
+    public.verify(bytes.fromhex(signature), string_to_sign.encode(), ec.ECDSA(hashes.SHA256()))
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.skipif(not botocore.compat.HAS_CRT, reason="botocore chooses Version 4A only where awscrt is")
+def test_multi_region_access_point_with_a_v4a_key() -> None:
+    second = CountingBackend(b"AWS4A" + SECRET.encode())
+    signer = memory_signer(ACCESS_KEY_ID, SECRET, sigv4a_backend=second)
+    client = direct_session(signer).client("s3")
+    wire = Wire(client)
+    arn = "arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap"
+    client.get_object(Bucket=arn, Key="a b/ü", Range="bytes=0-1")
+    sent = wire.sent[0]
+    host = "mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com"
+    assert sent.url == f"https://{host}/a%20b/%C3%BC"
+    algorithm, _, rest = sent.headers["Authorization"].partition(" ")
+    assert algorithm == "AWS4-ECDSA-P256-SHA256"
+    fields = dict(part.split("=", 1) for part in rest.split(", "))
+    assert fields["Credential"] == f"{ACCESS_KEY_ID}/20260102/s3/aws4_request"
+    assert sent.headers["X-Amz-Region-Set"] == "*"
+    signed = {k: v for k, v in sent.headers.items() if k.lower() in fields["SignedHeaders"].split(";")}
+    assert "x-amz-region-set" in fields["SignedHeaders"].split(";")
+    expected = signer.explain(
+        "GET", sent.url, service="s3", region_set="*", headers=signed, at=datetime.datetime.now(datetime.timezone.utc)
+    )
+    assert expected.signed_headers == fields["SignedHeaders"]
+    _verify_v4a(signer, expected.string_to_sign, fields["Signature"])
+    with pytest.raises(InvalidSignature):
+        _verify_v4a(signer, expected.string_to_sign + "x", fields["Signature"])
+
+    url = client.generate_presigned_url("get_object", {"Bucket": arn, "Key": "k"}, ExpiresIn=60)
+    bare, _, signature = url.partition("&X-Amz-Signature=")
+    query = canonical_query_string(bare.partition("?")[2])
+    assert "X-Amz-Region-Set=%2A&" in query
+    request = f"GET\n/k\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    scope = "20260102/s3/aws4_request"
+    _verify_v4a(signer, string_to_sign("20260102T030405Z", scope, request, "AWS4-ECDSA-P256-SHA256"), signature)
+    assert len(second.asked) == 1  # the key pair knows no date
 
 
 CREATED = b"""<CreateSessionResult><Credentials><AccessKeyId>ASIAEXPRESS</AccessKeyId>
