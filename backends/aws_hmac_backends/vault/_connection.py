@@ -6,7 +6,6 @@ import os
 import re
 import warnings
 import weakref
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ from aws_hmac_backends.vault._auth import ATTRIBUTES, Auth
 from aws_hmac_backends.vault._cluster import Cluster, map_exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from aws_hmac.uri import KeyURI
 
@@ -84,7 +83,7 @@ class Connection:
         Raises:
             Error: what Vault's refusal means.
         """
-        with self.mapped(doing):
+        with map_exceptions(self.name, doing):
             used = self.auth.ensure()
             try:
                 return question()
@@ -92,12 +91,6 @@ class Connection:
                 if not self.auth.replace(used):
                     raise
                 return question()
-
-    @contextmanager
-    def mapped(self, doing: str) -> Iterator[None]:
-        """The one place where hvac's errors become ours."""
-        with map_exceptions(self.name, doing):
-            yield
 
     def key(self, name: str) -> dict[str, Any]:
         """Returns what Vault tells of a key: type, versions, flags; never the key itself."""
