@@ -282,6 +282,24 @@ class TestLost:
         assert list(other.get_objects({Attribute.LABEL: "prod"}))  # our farewell did not log it out
         other.close()
 
+    def test_a_wrong_uri_leaves_other_parts_sessions_alone(self, softhsm_token: SoftHSMToken) -> None:
+        """A module that another part of the process has initialised is not restarted to look for a token."""
+        uri = import_into(softhsm_token.uri(), EXAMPLE_KEY)
+        code = f"""
+import pkcs11, aws_hmac
+(token,) = [t for t in pkcs11.lib({softhsm_token.module!r}).get_tokens() if t.label]
+session = token.open(user_pin={softhsm_token.pin!r})
+try:
+    aws_hmac.open_backend({uri.replace("token=test", "token=none")!r})
+except aws_hmac.DeviceLostError:
+    print(len(list(session.get_objects())))
+with aws_hmac.open_backend({uri!r}) as backend:
+    print(backend.hmac_sha256(b"x").hex())
+print(len(list(session.get_objects())))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.stderr, done.stdout.split()) == ("", ["1", mac_of(b"x").hex(), "1"])
+
     def test_one_of_two_closes(self, uri: str) -> None:
         first, second = open_backend(uri), open_backend(uri)
         first.close()

@@ -69,22 +69,22 @@ class Module:
         lib: python-pkcs11's object for it.
         name: its path, or its name for p11-kit's proxy.
         connections: this process's sessions, by slot id.
-        foreign: another part of this process initialised it by other means, and may finalize it, not we.
+        ours: we initialised it, and may finalize it; else another part of this process did, and may have sessions.
     """
 
-    def __init__(self, lib: Any, name: str) -> None:
+    def __init__(self, lib: Any, name: str, *, ours: bool) -> None:
         self.lib = lib
         self.name = name
         self.connections: dict[int, Connection] = {}
-        self.foreign = False
+        self.ours = ours
         self.forked: str | None = None
 
     def ready(self) -> None:
         """Initialises the module where it is not: first use, after a fork, after someone finalized it."""
         if self.forked == "busy":
             raise DeviceError(
-                f"{self.name}: this process was forked while a call into the module hung; open the key before"
-                " forking, or start processes by 'spawn' instead of 'fork'"
+                f"{self.name}: this process was forked while a call into the module hung; start such processes by"
+                " 'spawn' instead of 'fork'"
             )
         if self.forked:
             # What a child inherits is not its own (PKCS#11, C_Initialize): it may share the parent's connection.
@@ -95,14 +95,13 @@ class Module:
 
     def restart(self) -> None:
         """Finalizes and initialises the module; every session on it ends."""
-        if not self.foreign:
-            with suppress(pkcs11.PKCS11Error):  # a module that has noticed the fork says that it is not initialised
-                self.lib.finalize()
+        with suppress(pkcs11.PKCS11Error):  # a module that has noticed the fork says that it is not initialised
+            self.lib.finalize()
         self._initialize()
 
     def restart_if_alone(self) -> bool:
-        """Restarts the module unless another token is in use: some modules see a token that came back only then."""
-        if self.foreign or any(connection.alive() for connection in self.connections.values()):
+        """Restarts the module unless somebody uses it: some see a token that was made or came back only then."""
+        if not self.ours or any(connection.alive() for connection in self.connections.values()):
             return False
         self.restart()
         return True
@@ -115,9 +114,9 @@ class Module:
                 self.lib.get_slots()
             except pkcs11.PKCS11Error:
                 raise exc from None
-            self.foreign = True  # it works: somebody else has initialised it
+            self.ours = False  # it works: somebody else has initialised it
         else:
-            self.foreign = False
+            self.ours = True
             self.connections.clear()
 
 
@@ -176,19 +175,19 @@ def load(name: str) -> Module:
     library = str(Path(name).resolve()) if "/" in name else name
     module = _modules.get(library)
     if module is None:
-        module = _modules[library] = Module(_lib(name, library), name)
+        module = _modules[library] = _load(name, library)
     with map_exceptions(name):
         module.ready()
     return module
 
 
-def _lib(name: str, library: str) -> Any:
+def _load(name: str, library: str) -> Module:
     # A library is there once in a process, by whichever of its names another part has loaded it.
-    for other in list(pkcs11._loaded):
-        if "/" in other and str(Path(other).resolve()) == library:
-            return pkcs11._loaded[other]
+    for other, lib in list(pkcs11._loaded.items()):
+        if other == name or ("/" in other and str(Path(other).resolve()) == library):
+            return Module(lib, name, ours=not lib.initialized)
     try:
-        return pkcs11.lib(name)
+        return Module(pkcs11.lib(name), name, ours=True)
     except pkcs11.PKCS11Error as exc:
         first = exc
     try:
@@ -198,7 +197,7 @@ def _lib(name: str, library: str) -> Any:
         lib.get_slots()
     except pkcs11.PKCS11Error:
         raise DeviceError(f"{name} cannot be loaded as a PKCS#11 module: {_reason(first, name)}; {_known()}") from first
-    return lib
+    return Module(lib, name, ours=False)
 
 
 def _reason(exc: pkcs11.PKCS11Error, name: str) -> str:
