@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 XDIST ?= -n 2
 
-.PHONY: demo test test-vault lint format bench sweep oldest with-oldest wheel matrix clean
+.PHONY: demo test test-vault lint format bench fuzz sweep oldest with-oldest wheel matrix clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.done: pyproject.toml constraints.txt .ci/system-packages
