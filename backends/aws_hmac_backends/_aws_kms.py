@@ -438,15 +438,17 @@ def _state_finding(metadata: dict[str, Any], option: str) -> Finding:
 
 def _account_finding(kms: Kms, arn: KeyArn) -> Finding:
     try:
-        account = kms.account()
-    except Error:
-        return Finding("info", "account", f"the key is in {arn.where}")
-    if account == arn.account:
-        return Finding("good", "account", f"the key is in {arn.where}, the account of the credentials for KMS")
+        caller = kms.caller()
+    except Error as exc:
+        return Finding("info", "account", f"the key is in {arn.where}; whose the credentials are is not known: {exc}")
+    if caller.split(":")[4] == arn.account:
+        return Finding(
+            "good", "account", f"the key is in {arn.where}, the account of the credentials for KMS ({caller})"
+        )
     return Finding(
         "warning",
         "account",
-        f"the key is in {arn.where}: another account than that of the credentials for KMS ({account})",
+        f"the key is in {arn.where}: another account than that of the credentials for KMS ({caller})",
         "make sure that you know who holds it: its owner can lock you out, and its administrators may use it",
     )
 

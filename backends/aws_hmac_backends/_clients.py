@@ -7,11 +7,13 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from aws_hmac.errors import KeyURIError
+from aws_hmac.backend import Finding, KeyInspector
+from aws_hmac.errors import Error, KeyURIError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aws_hmac.backend import HmacBackend
     from aws_hmac.uri import KeyURI
 
 _in_call: ContextVar[bool] = ContextVar("aws_hmac_quiet", default=False)
@@ -43,6 +45,18 @@ def quiet(*loggers: str) -> Iterator[None]:
 def said(exc: Exception, name: str) -> str:
     """Returns an error's text without the name before it, for a finding on the key of that name."""
     return str(exc).removeprefix(f"{name}: ")
+
+
+def look_at(backend: type[HmacBackend], uri: KeyURI | None) -> list[Finding]:
+    """Opens a key and inspects it: what `aws_hmac.backend.Diagnosable` answers for a key service."""
+    if uri is None:
+        return []  # a machine has no key service of its own
+    try:
+        with backend.from_uri(uri) as key:
+            assert isinstance(key, KeyInspector)
+            return key.inspect()
+    except Error as exc:
+        return [Finding("bad", "key", str(exc))]
 
 
 def is_plain_http_elsewhere(url: str) -> bool:

@@ -34,10 +34,12 @@ import time
 import warnings
 from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from aws_hmac.backend import (
     MAC_SIZE,
+    Diagnosable,
     Finding,
     HmacBackend,
     KeyDeleter,
@@ -60,11 +62,16 @@ from aws_hmac.errors import (
     UnsupportedError,
 )
 from aws_hmac_backends._aws_kms import KeyArn, Kms, key_findings, parse_arn
+from aws_hmac_backends._clients import look_at
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from aws_hmac.uri import KeyURI
+
+for _package in ("botocore", "cryptography"):  # loaded when KMS is asked; that they are there is seen now
+    if find_spec(_package) is None:
+        raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
 MAC_ALGORITHM = "HMAC_SHA_256"
 KEY_SPEC = "HMAC_256"
@@ -92,7 +99,7 @@ _PRINCIPAL = re.compile(
 )
 
 
-class AwsKmsBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, PolicyPrinter):
+class AwsKmsBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, PolicyPrinter, Diagnosable):
     """An HMAC_256 key in AWS KMS; see this module for the URI.
 
     Args:
@@ -256,6 +263,11 @@ class AwsKmsBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
             if metadata.get("KeyState") == "PendingImport":
                 raise KeyNotFoundError(f"{uri.identity}: it has no key material")
             kms.call("DeleteImportedKeyMaterial", key=key_id, KeyId=key_id)
+
+    @classmethod
+    def diagnose(cls, uri: KeyURI | None) -> list[Finding]:
+        """Asks KMS for the key's state, and STS whose credentials these are."""
+        return look_at(cls, uri)
 
     @classmethod
     def policy(cls, uri: KeyURI, role: Literal["signer", "importer"]) -> str:

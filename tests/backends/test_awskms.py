@@ -4,6 +4,8 @@ import datetime
 import hmac
 import json
 import os
+import subprocess
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -397,6 +399,33 @@ def test_list(kms: FakeKms, uri: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["key", "list", f"awskms:?region={REGION}&endpoint-url={kms.url}"]) == 0
     kms.fault["DescribeKey"] = [KmsError("AccessDeniedException")]
     assert main(["key", "list", uri]) == 1
+
+
+def test_doctor(kms: FakeKms, uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", uri, "--offline", "--json"]) in (0, 1)  # other things may stand in the way here
+    assert '"key state"' in capsys.readouterr().out
+    assert [f.level for f in AwsKmsBackend.diagnose(KeyURI.parse(uri))].count("bad") == 0
+    kms.keys[KeyURI.parse(uri).require("key-id")]["KeyState"] = "Disabled"
+    assert [f.level for f in AwsKmsBackend.diagnose(KeyURI.parse(uri))].count("bad") == 1
+    assert AwsKmsBackend.diagnose(None) == []
+
+
+@pytest.mark.parametrize("package", ["botocore", "cryptography"])
+def test_missing_extra(package: str) -> None:
+    program = f"""
+import sys
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from aws_hmac.cli import main
+sys.exit(main(["key", "check", "awskms:key-id={MISSING}"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'aws-hmac[awskms]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_policies(kms: FakeKms, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aws_hmac.backend import (
+    Diagnosable,
     Finding,
     HmacBackend,
     KeyDeleter,
@@ -56,6 +57,7 @@ from aws_hmac.errors import (
     KeyNotFoundError,
     KeyURIError,
 )
+from aws_hmac_backends._clients import look_at
 
 from .files import map_os_errors, read_file, sync_folder, write_new
 from .keks import Kek, open_kek, pin_kek
@@ -71,7 +73,9 @@ _QUERY = ("planned-kek", "format", "profile", "region", "endpoint-url")
 _ACCESS_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,}", re.ASCII)
 
 
-class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyRewrapper, PolicyPrinter):
+class TinkBackend(
+    HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyRewrapper, PolicyPrinter, Diagnosable
+):
     """A key in an encrypted Tink keyset; see this module for the URI.
 
     Args:
@@ -225,6 +229,11 @@ class TinkBackend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter,
             except FileNotFoundError as exc:
                 raise KeyNotFoundError(f"{uri.identity}: there is no file {path}") from exc
             sync_folder(path.parent)
+
+    @classmethod
+    def diagnose(cls, uri: KeyURI | None) -> list[Finding]:
+        """Asks the KMS which key wraps the keyset, and for that key's state."""
+        return look_at(cls, uri)
 
     @classmethod
     def policy(cls, uri: KeyURI, role: Literal["signer", "importer"]) -> str:
