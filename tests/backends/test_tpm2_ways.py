@@ -681,3 +681,40 @@ def test_diagnose(swtpm: Swtpm, tmp_path: Path) -> None:
         assert worst.subject == subject
         assert said in worst.text
     assert all(f.level in ("good", "info") for f in Tpm2Backend.diagnose(None))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "said"),
+    [
+        ("Parent-Name: 000b", "Parent-Name: 000c", KeyMismatchError, "another TPM"),
+        ("Session-Key-Name: 000b", "Session-Key-Name: 000c", KeyMismatchError, "another TPM"),
+        ("Parent-Name: 000b", "Parent-Name: ", KeyURIError, "damaged: its Parent-Name"),
+        ("Session-Key-Name: 000b", "Session-Key-Name: zz", KeyURIError, "damaged: its Session-Key-Name"),
+        ("Session-Key: ek-ecc", "Session-Key: nobody", KeyURIError, "names no key"),
+        ("Parent: owner", "Parent: ek-rsa", KeyMismatchError, "another TPM"),
+        ("PCR-Record: sha256", "PCR-Record: md5", KeyURIError, "pcr-record"),
+    ],
+)
+def test_changed_notes(
+    swtpm: Swtpm, esys: ESAPI, tmp_path: Path, old: str, new: str, error: type[Error], said: str
+) -> None:
+    """What stands before the PEM block is checked, not believed."""
+    file = tmp_path / "key.pem"
+    uri = f"tpm2:file={file}?tcti={swtpm.tcti}"
+    import_into(f"{uri}&parent=owner&session-key=ek-ecc&pcrs=sha256:23", EXAMPLE_KEY)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    extend(esys, 23)  # the record is read when it is needed
+    with pytest.raises(error, match=said):
+        use(uri)
+
+
+def test_label_is_one_line(swtpm: Swtpm, tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    uri = f"tpm2:file={file}?tcti={swtpm.tcti}"
+    import_into(uri, EXAMPLE_KEY, label="a\n-----BEGIN X-----\nSession-Key-Name: b")
+    assert file.read_text().startswith("Label: a -----BEGIN X----- Session-Key-Name: b\nParent: owner\n")
+    assert use(uri) == EXPECTED
+    (entry,) = Tpm2Backend.list_keys(KeyURI.parse(uri))
+    assert entry.description.startswith("key file a")

@@ -346,7 +346,7 @@ class Work(ExitStack):
         if not self.options.salted:
             return
         expected = self.options.session_key_name or pinned
-        if expected is not None and key.name != expected:
+        if expected and key.name != expected:
             raise KeyMismatchError(
                 f"{self.options.what}: the key that is to protect the session has the name {key.name.hex()},"
                 f" not {expected.hex()}: another TPM, a cleared one, or somebody on its bus"

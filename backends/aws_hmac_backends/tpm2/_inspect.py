@@ -126,7 +126,7 @@ def _session(work: Work, file: KeyFile | None) -> Finding:
             "leave session=plain out",
         )
     pinned = options.session_key_name is not None or (
-        file is not None and {"Session-Key-Name", "Parent-Name"} & set(file.notes)
+        file is not None and options.session_key is None and {"Session-Key-Name", "Parent-Name"} & set(file.notes)
     )
     if pinned:
         return Finding("good", "session", "salted and encrypted to a key whose name is pinned and checked")

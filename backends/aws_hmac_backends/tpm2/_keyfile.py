@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -146,7 +147,7 @@ def parse(data: bytes, what: str) -> KeyFile:
             policy=tuple(Command(int(p["code"]), bytes(p["body"])) for p in policy),
             secret=secret,
             rsa_parent=bool(key["rsa_parent"].native),
-            notes=_notes(data[: begin.start()]),
+            notes=_notes(data[: begin.start()], what),
         )
     except (ValueError, TypeError, RuntimeError) as exc:
         if isinstance(exc, KeyURIError):
@@ -187,7 +188,7 @@ def write(path: Path, key: KeyFile, what: str, *, overwrite: bool) -> None:
         KeyExistsError: there is one, and `overwrite` was not asked for.
         DeviceError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -208,12 +209,15 @@ def write(path: Path, key: KeyFile, what: str, *, overwrite: bool) -> None:
         raise DeviceError(f"{what}: cannot be written: {exc.strerror}") from exc
 
 
-def _notes(text: bytes) -> dict[str, str]:
-    found = {}
+def _notes(text: bytes, what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").splitlines():
         name, colon, value = line.partition(": ")
         if colon and re.fullmatch(r"[A-Za-z-]+", name):
             found[name] = value.strip()
+    for name in ("Parent-Name", "Session-Key-Name"):
+        if name in found and not re.fullmatch(r"[0-9a-f]{68}", found[name]):
+            raise KeyURIError(f"{what}: is damaged: its {name} is no name of a TPM key, 68 hexadecimal digits")
     return found
 
 
