@@ -114,10 +114,10 @@ class TestMakeToken:
     def test_as_documented(self, tmp_path: Path) -> None:
         script = f"""
 set -eu
-eval "$({ROOT}/softhsm/make-token '{tmp_path}/my token' "it's mine")"
+eval "$({ROOT}/softhsm/make-token '{tmp_path}/my & token|s' "it's mine")"
 test "$(cat "$SOFTHSM2_PIN_FILE" | wc -c)" -eq 16
 softhsm2-util --show-slots
-stat -c '%a %n' '{tmp_path}/my token' '{tmp_path}/my token/pin' '{tmp_path}/my token/so-pin'
+stat -c '%a %n' '{tmp_path}/my & token|s' '{tmp_path}/my & token|s/pin' '{tmp_path}/my & token|s/so-pin'
 """
         done = run("bash", "-c", script)
         assert done.returncode == 0, done.stderr
