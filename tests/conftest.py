@@ -176,14 +176,19 @@ def moto_server_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoSe
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_files_untouched() -> Iterator[None]:
-    """No test may change ~/.aws of whoever runs it: `aws_home` gives it one of its own."""
+def own_files_untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may change ~/.aws or the session cache of whoever runs it: `aws_home` gives it a home of its own."""
 
     def state() -> dict[str, int]:
         return {str(p): p.stat().st_mtime_ns for p in sorted((Path.home() / ".aws").glob("c*"))}
 
     before = state()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
+            folder = tmp_path_factory.mktemp(name.lower())
+            folder.chmod(0o700)
+            patch.setenv(name, str(folder))
+        yield
     assert state() == before, "a test has changed ~/.aws; it lacks the fixture aws_home"
 
 
