@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import socket
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPM2_SU, TPM2B_PUBLIC, TPMT_SYM_DEF, TCTILdr
 
-from aws_hmac import DeviceBusyError, DeviceError, DeviceLostError, KeyMismatchError, open_backend
+from aws_hmac import (
+    BackendUnavailableError,
+    DeviceBusyError,
+    DeviceError,
+    DeviceLostError,
+    KeyMismatchError,
+    open_backend,
+)
 from aws_hmac._swtpm import Swtpm
 from aws_hmac.testing import EXAMPLE_KEY, import_into
 from aws_hmac_backends.tpm2 import _device, _tcti
@@ -230,6 +238,31 @@ with tempfile.TemporaryDirectory() as folder:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said in done.stdout
+
+
+def test_busy_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """/dev/tpm0 is one program's at a time; the message names the way around."""
+
+    def busy(*_: object) -> int:
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(os, "open", busy)
+    fault = _tcti.device_fault(tmp_path / "tpm0")
+    assert isinstance(fault, DeviceBusyError)
+    assert "use the kernel's resource manager: tcti=device:/dev/tpmrm0" in str(fault)
+
+
+def test_no_resource_manager_in_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_tcti, "RAW_DEVICE", tmp_path / "tpm0")
+    (tmp_path / "tpm0").touch()
+    assert "no resource manager for it" in str(_tcti.device_fault(tmp_path / "tpmrm0"))
+    assert "there is no TPM here" in str(_tcti.device_fault(tmp_path / "tpm1"))
+
+
+def test_missing_tcti(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TCTILdr, "is_available", lambda _: False)
+    with pytest.raises(BackendUnavailableError, match="install it, on Debian: libtss2-tcti-tabrmd0"):
+        open_backend(f"tpm2:{HANDLE}?tcti=tabrmd")
 
 
 def test_missing_resource_manager(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,10 @@ DEFAULT = "device:/dev/tpmrm0"
 KINDS = ("device", "tabrmd", "swtpm", "mssim")
 
 
+RAW_DEVICE = Path("/dev/tpm0")
+"""The TPM without the kernel's resource manager."""
+
+
 def check(tcti: str) -> str:
     """Returns the TCTI's text.
 
@@ -75,10 +79,9 @@ def device_fault(device: Path) -> Exception | None:
 
 
 def _missing(device: Path) -> str:
-    raw = Path("/dev/tpm0")
-    if device.name.startswith("tpmrm") and raw.exists():
+    if device.name.startswith("tpmrm") and RAW_DEVICE.exists():
         return (
-            f"{device}: the kernel shows a TPM ({raw}) but no resource manager for it:"
+            f"{device}: the kernel shows a TPM ({RAW_DEVICE}) but no resource manager for it:"
             " it is a TPM 1.2, or the kernel is older than 4.12"
         )
     return (
