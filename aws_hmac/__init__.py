@@ -10,7 +10,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers take it for typing's, whose import would double the time of a start
 if TYPE_CHECKING:
-    from aws_hmac import botocore, errors, httpx, requests, sigv4, sts
+    from aws_hmac import aiobotocore, botocore, errors, httpx, requests, sigv4, sts
     from aws_hmac.backend import (
         Diagnosable,
         Finding,
