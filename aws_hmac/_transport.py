@@ -113,6 +113,9 @@ def post(url: str, headers: Mapping[str, str], body: bytes, *, ca_bundle: str | 
         response = connection.getresponse()
         answer = Answer(response.status, dict(response.headers.items()), response.read(MAX_ANSWER + 1))
     except (OSError, http.client.HTTPException) as exc:
+        from traceback import clear_frames
+
+        clear_frames(exc.__traceback__)  # they hold the request, and on Python 3.10 an open socket
         raise _as_transport_error(exc, place, proxy, sent=sent) from exc
     finally:
         connection.close()

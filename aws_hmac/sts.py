@@ -326,6 +326,8 @@ def _call(
             _back_off(attempt)
             attempt += 1
             continue
+        finally:
+            headers.clear()  # no traceback shall hold a session token
         if answer.status == 200:
             found = _result(answer, action)
             if found is None:

@@ -241,6 +241,32 @@ def test_refusal(chained: Signer, scripted_sts: ScriptedSts, naps: list[float]) 
     assert len(scripted_sts.requests) == 1
 
 
+@pytest.mark.parametrize("failure", ["refused", "nobody"])
+def test_no_frame_of_a_traceback_holds_the_token(
+    chained: Signer, scripted_sts: ScriptedSts, naps: list[float], failure: str
+) -> None:
+    scripted_sts.refuse("AccessDenied")
+    url = scripted_sts.url if failure == "refused" else "http://127.0.0.1:1"
+    with pytest.raises(STSError) as caught:
+        sts.assume_role(chained, role_arn=ROLE, endpoint_url=url)
+    assert frames_that_hold(caught.value, "the-session-token") == []
+
+
+def frames_that_hold(exc: BaseException | None, secret: str) -> list[str]:
+    found, frames = [], 0
+    while exc is not None:
+        trace = exc.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename != __file__:
+                frames += 1
+                if secret in repr(trace.tb_frame.f_locals):
+                    found.append(trace.tb_frame.f_code.co_name)
+            trace = trace.tb_next
+        exc = exc.__cause__
+    assert frames >= 2
+    return found
+
+
 def test_hint_that_the_key_is_wrong(signer: Signer, scripted_sts: ScriptedSts) -> None:
     scripted_sts.refuse("SignatureDoesNotMatch", "no", status=403, times=2)
     with pytest.raises(STSError, match="the key in the device is not the secret of AKIAIOSFODNN7EXAMPLE"):
@@ -399,17 +425,7 @@ def test_no_frame_of_a_traceback_holds_half_an_answer(signer: Signer, scripted_s
     scripted_sts.answers.append((200, {}, body))
     with pytest.raises(STSError) as caught:
         sts.assume_role(signer, role_arn=ROLE, endpoint_url=scripted_sts.url)
-    exc: BaseException | None = caught.value
-    frames = 0
-    while exc is not None:
-        trace = exc.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename != __file__:
-                frames += 1
-                assert "hunter2" not in repr(trace.tb_frame.f_locals)
-            trace = trace.tb_next
-        exc = exc.__cause__
-    assert frames >= 2
+    assert frames_that_hold(caught.value, "hunter2") == []
 
 
 def test_the_answer_that_is_right(signer: Signer, scripted_sts: ScriptedSts) -> None:
