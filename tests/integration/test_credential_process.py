@@ -323,6 +323,40 @@ def test_session_near_its_end_is_renewed(
     assert _session_files.cached_document(*_arguments(), now + 7200 - 895) is None
 
 
+def test_mfa_code_is_asked_for_on_the_terminal(write: Callable[..., Path], scripted_sts: ScriptedSts) -> None:
+    """Not on the pipes that an SDK reads; and it is not echoed."""
+    write("mfa_serial = arn:aws:iam::1:mfa/me")
+    terminal, theirs = os.openpty()
+    name = os.ttyname(theirs)
+    in_session = (
+        "import os, sys; os.setsid(); os.close(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", in_session, name, COMMAND, "credential-process", "--profile", "p"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    shown = b""
+    while b": " not in shown:
+        shown += os.read(terminal, 1000)
+    time.sleep(0.2)  # until the echo is off
+    os.write(terminal, b"123456\n")
+    out, err = process.communicate(timeout=30)
+    os.close(theirs)
+    try:
+        while more := os.read(terminal, 1000):
+            shown += more
+    except OSError:
+        pass  # the end, on Linux
+    os.close(terminal)
+    assert process.returncode == 0, err
+    assert b"MFA code of arn:aws:iam::1:mfa/me" in shown
+    assert b"123456" not in shown + err
+    assert scripted_sts.requests[0].parameters["TokenCode"] == "123456"
+    assert json.loads(out)["AccessKeyId"].startswith("ASIA")
+
+
 @pytest.mark.device("pkcs11")
 def test_token_that_is_away(
     moto_server: MotoServer, softhsm_token: SoftHSMToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
