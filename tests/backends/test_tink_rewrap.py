@@ -150,6 +150,7 @@ def test_a_file_that_changes_meanwhile(uri: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(DeviceBusyError, match="changed meanwhile"):
         TinkBackend.rewrap_key(KeyURI.parse(uri), new_kek(tmp_path))
     assert works(uri)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keyset.json", "new.json", "old.json"]
 
 
 def test_two_at_once(uri: str, tmp_path: Path) -> None:

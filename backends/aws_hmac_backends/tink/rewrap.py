@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import ExitStack, closing, suppress
+from glob import escape
 from typing import TYPE_CHECKING
 
 from aws_hmac.backend import Finding, fingerprint, fingerprint_of
@@ -50,7 +51,7 @@ def rewrap(kind: type[TinkBackend], path: Path, uri: KeyURI, target: str | None,
     elif label not in (None, bound):
         raise KeyURIError(f"{name}: it is bound to {bound} already, and cannot be bound to {label}")
     with lock_folder(path.parent, name), map_os_errors(path, name), ExitStack() as stack:
-        for leftover in path.parent.glob(f".{path.name}.*.new"):  # of one that was killed
+        for leftover in path.parent.glob(f".{escape(path.name)}.*.new"):  # of one that was killed
             leftover.unlink(missing_ok=True)
         content = read_file(path, name, readable="allow")
         wrapped = read_encrypted(content, name)
@@ -75,10 +76,10 @@ def rewrap(kind: type[TinkBackend], path: Path, uri: KeyURI, target: str | None,
             with proof:
                 if fingerprint(proof) != expected:
                     raise KeyMismatchError(f"{name}: {new.kek_uri} gives back another key; nothing was changed")
-            if not before.exists():
-                os.link(path, before)
             if path.read_bytes() != content:
                 raise DeviceBusyError(f"{name}: {path} was changed meanwhile; nothing was done, try again")
+            if not before.exists():
+                os.link(path, before)
             sync_folder(path.parent)
             temporary.replace(path)
         finally:
