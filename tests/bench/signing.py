@@ -106,13 +106,13 @@ def candidates(case: Case) -> Iterator[tuple[str, str, Callable[[], object]]]:
 
 def ours(case: Case) -> Callable[[], object]:
     signer = _signer()
-    options: dict[str, Any] = {"service": case.service, "region": REGION, "headers": case.headers, "body": case.body}
+    method, url, service, headers, body = case.method, case.url, case.service, case.headers, case.body
     if (expires := case.expires) is not None:
-        return lambda: signer.presign(case.method, case.url, expires=expires, **options)
+        return lambda: signer.presign(method, url, service=service, region=REGION, headers=headers, expires=expires)
     if case.varied:
-        urls = itertools.cycle([f"{case.url}{number:05}" for number in range(10_000)])
-        return lambda: signer.sign(case.method, next(urls), **options)
-    return lambda: signer.sign(case.method, case.url, **options)
+        urls = itertools.cycle([f"{url}{number:05}" for number in range(10_000)])
+        return lambda: signer.sign(method, next(urls), service=service, region=REGION, headers=headers, body=body)
+    return lambda: signer.sign(method, url, service=service, region=REGION, headers=headers, body=body)
 
 
 def floor(case: Case) -> Callable[[], object]:
