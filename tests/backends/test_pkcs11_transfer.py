@@ -75,7 +75,7 @@ def test_the_sender_must_know_the_name(softhsm_token: SoftHSMToken) -> None:
 def test_refusals(softhsm_token: SoftHSMToken, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = KeyURI.parse(softhsm_token.uri("prod"))
     offer = Pkcs11Backend.transfer_offer(uri)
-    for change in ({"public": ""}, {"public": "AAAA"}):
+    for change in ({"public": ""}, {"public": "AAAA"}, {"policy": "never used"}):
         with pytest.raises(ConfigError, match="damaged"):
             Pkcs11Backend.transfer_wrap(offer | change, EXAMPLE_KEY, expect_name=offer["name"])
     with pytest.raises(ConfigError, match="no password of its own"):

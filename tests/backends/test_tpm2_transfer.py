@@ -224,7 +224,14 @@ def test_ek_certificate(swtpm: Swtpm, right: bool) -> None:
 
 def test_damaged_offers(swtpm: Swtpm) -> None:
     offer = Tpm2Backend.transfer_offer(KeyURI.parse(f"tpm2:{HANDLE}?tcti={swtpm.tcti}&pcrs=sha256:7"))
-    for change in ({"public": ""}, {"public": "AAAA"}, {"pcrs": "none"}, {"pcr-record": "none"}, {"pcrs": "sha256:8"}):
+    for change in (
+        {"public": ""},
+        {"public": "AAAA"},
+        {"pcrs": "none"},
+        {"pcr-record": "none"},
+        {"pcrs": "sha256:8"},
+        {"policy": "never used"},
+    ):
         with pytest.raises(ConfigError, match="damaged"):
             Tpm2Backend.transfer_wrap(offer | change, EXAMPLE_KEY, expect_name=offer["name"])
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LABEL = "aws-hmac transfer"
 """CKA_LABEL of the key pairs; their CKA_ID is the beginning of their name."""
 
+POLICY = "used after login"
+"""What a token asks for."""
+
 RSA_BITS = 3072
 """Size of the key pair: 128 bits of security (NIST SP 800-57, part 1, table 2)."""
 
@@ -105,7 +108,7 @@ def _make_pair(session: Any, name: str) -> dict[str, str]:
     called = hashlib.sha256(spki).hexdigest()
     for half in (public, private):
         half[Attribute.ID] = bytes.fromhex(called)[:16]
-    return {"name": called, "policy": "used after login", "public": base64.b64encode(spki).decode(), "password": "no"}
+    return {"name": called, "policy": POLICY, "public": base64.b64encode(spki).decode(), "password": "no"}
 
 
 def wrap(given: Mapping[str, str], key: bytes, *, expect_name: str, password: bytes | None) -> str:
@@ -116,6 +119,8 @@ def wrap(given: Mapping[str, str], key: bytes, *, expect_name: str, password: by
         if password is not None:
             raise ConfigError("a key on a PKCS#11 token has no password of its own; leave --auth-source out")
         public, spki = _offered(given)
+        if given.get("policy") != POLICY:
+            raise ConfigError("the offer is damaged: a PKCS#11 token has no such policy")
         called = hashlib.sha256(spki).hexdigest()
         if expect_name.lower().replace(":", "") != called:
             raise KeyMismatchError(

@@ -86,6 +86,10 @@ _AUTH_SOURCES = {
 }
 
 
+EK_TYPES = {"ek-rsa": "EK-RSA2048", "ek-ecc": "EK-ECC256"}
+"""The endorsement keys by the names of the EK Credential Profile (templates L-1 and L-2)."""
+
+
 class Object(NamedTuple):
     """An object in the TPM.
 
@@ -318,9 +322,7 @@ class Work(ExitStack):
             from tpm2_pytss.utils import NVReadEK, create_ek_template
 
             try:
-                _, template = create_ek_template(
-                    {"ek-rsa": "EK-RSA2048", "ek-ecc": "EK-ECC256"}[which], NVReadEK(self.esys)
-                )
+                _, template = create_ek_template(EK_TYPES[which], NVReadEK(self.esys))
             except ValueError as exc:
                 raise UnsupportedError(f"{self.options.what}: this TPM has no {which}") from exc
             return template.publicArea

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from ._options import Options, Secret
 
-_EK_TYPES = {"ek-rsa": "EK-RSA2048", "ek-ecc": "EK-ECC256"}
-
 
 def offer(options: Options) -> dict[str, str]:
     """Returns the public area that keys are wrapped to; see `Tpm2Backend.transfer_offer`."""
@@ -62,19 +60,22 @@ def _offer(esys: ESAPI, options: Options) -> dict[str, str]:
             "no-da": "yes" if (options.no_da if options.no_da is not None else not password) else "no",
         }
         policy, seen = _import.policy_for(work, password)
-        needs = []
         if policy:
             found["pcrs"] = str(options.pcrs)
             found["pcr-record"] = seen
-            needs.append(f"PCRs {seen}")
-        if password:
-            needs.append("its password")
-        found["policy"] = f"used with {' and '.join(needs)}" if needs else "used by whoever may open the TPM"
-        if which in _EK_TYPES:
-            certificate, _ = create_ek_template(_EK_TYPES[str(which)], NVReadEK(esys))
+        found["policy"] = _in_words(found)
+        if which in _device.EK_TYPES:
+            certificate, _ = create_ek_template(_device.EK_TYPES[str(which)], NVReadEK(esys))
             if certificate:
                 found["certificate"] = base64.b64encode(certificate).decode()
     return found
+
+
+def _in_words(given: Mapping[str, str]) -> str:
+    """Returns what a key that is wrapped to an offer will ask for."""
+    needs = [f"PCRs {given['pcr-record']}"] if "pcrs" in given else []
+    needs += ["its password"] if given.get("password") == "yes" else []
+    return f"used with {' and '.join(needs)}" if needs else "used by whoever may open the TPM"
 
 
 def wrap_key(given: Mapping[str, str], key: Secret, *, expect_name: str, password: Secret | None) -> str:
@@ -94,6 +95,8 @@ def wrap_key(given: Mapping[str, str], key: Secret, *, expect_name: str, passwor
     if password is not None and len(password.value) > MAX_AUTH:
         raise ConfigError(f"the password is longer than {MAX_AUTH} bytes, the most that a TPM takes")
     policy = _policy_of(given)
+    if given.get("policy") != _in_words(given):
+        raise ConfigError("the offer is damaged: it says in words another policy than it asks for")
     area = _import.public_area(policy, no_da=given.get("no-da") == "yes", fixed=False).publicArea
     scheme = TPMT_KEYEDHASH_SCHEME(scheme=TPM2_ALG.HMAC)
     scheme.details.hmac.hashAlg = TPM2_ALG.SHA256
