@@ -53,7 +53,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, secti
 _PRESIGNED = re.compile(r"(?:^|&)x-amz-signature=", re.IGNORECASE)
 _ACCESS_KEY_ID = re.compile(r"[!-.0-~]+", re.ASCII)
 
-
 _OF_THE_STREAM = frozenset(
     {"content-length", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-trailer", "transfer-encoding"}
 )
@@ -473,7 +472,10 @@ class Signer:
             to_sign = string_to_sign(amz_date, scope, request, algorithm)
             signature = self._sigv4a_signature(to_sign)
 
-        out = headers.copy() if clean is values and type(headers) is dict else _merged(plan.names, clean)
+        if clean is values and plan.unique and type(headers) is dict:
+            out = headers.copy()
+        else:
+            out = _merged(plan.names, clean)
         if plan.adds_host:
             out["Host"] = host
         out["X-Amz-Date"] = amz_date
@@ -585,6 +587,7 @@ class _Plan(NamedTuple):
     adds_host: bool
     adds_hash: bool
     hash_index: int | None  # where the payload's hash was given
+    unique: bool  # no name repeats, in whatever case
     signed_headers: str
     encoded_signed_headers: str
     template: str
@@ -627,6 +630,7 @@ def _plan(
         adds_host=adds_host,
         adds_hash=adds_hash,
         hash_index=hash_index,
+        unique=len(set(lower)) == len(lower),
         signed_headers=signed_headers,
         encoded_signed_headers=encode(signed_headers),
         template=canonical_request(method, "%s", "%s", headers_template, literal_names, "%s"),

@@ -13,7 +13,7 @@ from aws_hmac import Signer, SigningError, sigv4
 from aws_hmac.sigv4 import ServiceRules
 from aws_hmac.sigv4.canonical import split_url, wire_form
 from aws_hmac_backends.memory import MemoryBackend
-from tests.oracle import ACCESS_KEY_ID, AT, SECRET, botocore_clock, botocore_sign, hashlib_signature
+from tests.oracle import ACCESS_KEY_ID, AT, SECRET, botocore_clock, botocore_presign, botocore_sign, hashlib_signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,7 @@ def explain(vector: dict[str, Any], **changed: Any) -> Any:
         body=case.get("body", "").encode() if payload is None else sigv4.PayloadHash(payload),
         at=AT,
         rules=rules,
+        presign=case.get("expires"),
     )
 
 
@@ -53,16 +54,18 @@ def by_botocore(vector: dict[str, Any], url: str) -> str:
     headers = [(name, value) for name, value in vector.get("headers", ())]
     if (payload := vector.get("payload")) is not None:
         return _botocore_with_payload(vector, url, payload)
+    request: dict[str, Any] = {
+        "service": vector["service"],
+        "region": vector["region"],
+        "headers": headers,
+        "body": vector.get("body", "").encode(),
+        "token": vector.get("token"),
+    }
     with botocore_clock():
-        return botocore_sign(
-            vector["method"],
-            url,
-            service=vector["service"],
-            region=vector["region"],
-            headers=headers,
-            body=vector.get("body", "").encode(),
-            token=vector.get("token"),
-        ).signature
+        if "expires" in vector:
+            presigned = botocore_presign(vector["method"], url, expires=vector["expires"], **request)
+            return presigned.rpartition("=")[2]
+        return botocore_sign(vector["method"], url, **request).signature
 
 
 def _botocore_with_payload(vector: dict[str, Any], url: str, payload: str) -> str:

@@ -155,6 +155,9 @@ def test_returns_every_header_to_send() -> None:
     assert "user-agent" not in made["Authorization"]
     repeated = SIGNER.sign("GET", URL, headers=[("X-A", "1"), ("x-a", "2")], **CALL)
     assert repeated["X-A"] == "1,2"
+    # Clients' dictionaries know no case: one of these would be lost on the way.
+    by_case = SIGNER.sign("GET", URL, headers={"X-A": "1", "x-a": "2"}, **CALL)
+    assert by_case == repeated
 
 
 @pytest.mark.parametrize("kind", [dict, list, iter, lambda pairs: (pair for pair in pairs)])
