@@ -43,16 +43,26 @@ def chosen_profile(name: str | None = None) -> str:
 
 
 def folder() -> str:
-    """Returns the folder of the cache: ``$XDG_RUNTIME_DIR`` first, which is gone at logout."""
+    """Returns the folder of the cache: below ``$XDG_RUNTIME_DIR`` first, which is gone at logout."""
     environ = os.environ
-    for variable in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
-        value = environ.get(variable, "")
-        if value.startswith("/"):
-            return f"{value}/aws-hmac"
+    runtime, cache = environ.get("XDG_RUNTIME_DIR", ""), environ.get("XDG_CACHE_HOME", "")
+    if runtime.startswith("/") and _is_ours(runtime):
+        return f"{runtime}/aws-hmac"
+    if cache.startswith("/"):
+        return f"{cache}/aws-hmac"
     if sys.platform == "win32":
         return os.path.expandvars(r"%LOCALAPPDATA%\aws-hmac\cache")
     home = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     return os.path.expanduser(f"{home}/aws-hmac")  # noqa: PTH111 - pathlib is not loaded here
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a folder is there and ours; after ``su`` the variable may still name another user's."""
+    try:
+        info = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return False
+    return info.st_mode & 0o170000 == 0o040000 and (os.name != "posix" or info.st_uid == os.geteuid())
 
 
 def check_folder(path: str, *, create: bool = False) -> None:

@@ -135,6 +135,7 @@ def test_stock_boto3_puts_and_gets(moto_server: MotoServer, tmp_path: Path, monk
     assert listed.stdout.rstrip().endswith("5 k"), listed.stderr
 
     monkeypatch.setenv("SECRET", "wrong")
+    (tmp_path / "empty").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "empty"))
     done = process("--profile", "p")
     assert done.returncode == 1
@@ -377,6 +378,7 @@ def test_token_that_is_away(
     assert f":assumed-role/{role.split('/')[-1]}/" in identity["Arn"]
 
     assert process("--profile", "p", SOFTHSM2_CONF="/nonexistent").stdout == done.stdout
+    (tmp_path / "empty").mkdir(mode=0o700)
     away = process("--profile", "p", SOFTHSM2_CONF="/nonexistent", XDG_RUNTIME_DIR=str(tmp_path / "empty"))
     assert (away.returncode, away.stdout) == (1, "")
     assert away.stderr.startswith("aws-hmac: ")
@@ -438,7 +440,8 @@ def test_cache_that_cannot_be_written_warns_once(
     write: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     status, out, err = run(capsys, "--profile", "p")
     assert status == 0
     assert json.loads(out)["AccessKeyId"] == "ASIAEXAMPLE000000001"

@@ -450,9 +450,10 @@ def test_folder_of_another(
     make: Callable[..., SessionCredentials], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unusable(cache, "as it should be")
+    session = make()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.warns(SessionWarning, match="belongs to another user"):
-        assert make().get().access_key_id == "ASIAEXAMPLE000000001"
+        assert session.get().access_key_id == "ASIAEXAMPLE000000001"
 
 
 @pytest.mark.parametrize("error", [30, 28, 13])  # read-only file system, no space left, permission denied
@@ -476,7 +477,8 @@ def test_folder_that_cannot_be_written(
 def test_home_that_is_read_only(
     make: Callable[..., SessionCredentials], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nowhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.warns(SessionWarning, match="cannot be used"):
         assert make().get().access_key_id == "ASIAEXAMPLE000000001"
 
@@ -519,16 +521,24 @@ def test_file_that_is_not_taken(
 @pytest.mark.parametrize(
     ("environment", "folder"),
     [
-        ({"XDG_RUNTIME_DIR": "/run/user/5", "XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/run/user/5/aws-hmac"),
+        ({"XDG_RUNTIME_DIR": "{tmp}", "XDG_CACHE_HOME": "/c", "HOME": "/h"}, "{tmp}/aws-hmac"),
+        ({"XDG_RUNTIME_DIR": "{tmp}/none", "XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/aws-hmac"),
         ({"XDG_RUNTIME_DIR": "", "XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/aws-hmac"),
         ({"XDG_RUNTIME_DIR": "relative", "XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/aws-hmac"),
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="these are Linux's folders")
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], folder: str) -> None:
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], folder: str) -> None:
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert _session_files.folder() == folder
+        monkeypatch.setenv(name, value.format(tmp=tmp_path))
+    assert _session_files.folder() == folder.format(tmp=tmp_path)
+
+
+def test_runtime_folder_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it is left over after su."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert _session_files.folder() == "/c/aws-hmac"
 
 
 def test_what_is_old_is_swept_away(make: Callable[..., SessionCredentials], cache: Path) -> None:
