@@ -38,6 +38,7 @@ def secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TEST_SECRET", SECRET)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setattr("aws_hmac_backends.memory._warned", True)  # it warns once a process, whichever test is first
 
 
 def test_sign(verifier: Verifier, capfd: pytest.CaptureFixture[str]) -> None:
