@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aws_hmac.backend import PROFILES_VARIABLE
-from tests.backends.gcp_kms_server import GcpKms
-from tests.backends.gcp_kms_server import serve as serve_gcp
-from tests.backends.kms_server import FakeKms
-from tests.backends.kms_server import serve as serve_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.backends.gcp_kms_server import GcpKms
+    from tests.backends.kms_server import FakeKms
+
 
 @pytest.fixture
 def fake_kms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKms]:
     """AWS KMS as the key states and faults want it; credentials and STS in the environment, configuration empty."""
+    from tests.backends.kms_server import FakeKms, serve
+
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", PROFILES_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-    with serve_aws(FakeKms()) as kms:
+    with serve(FakeKms()) as kms:
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", kms.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAKMSKMSKMSKMSKMSK")
@@ -35,7 +36,9 @@ def fake_kms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKm
 @pytest.fixture
 def gcp_kms() -> Iterator[GcpKms]:
     """Google Cloud KMS over gRPC."""
-    with serve_gcp(GcpKms()) as kms:
+    from tests.backends.gcp_kms_server import GcpKms, serve  # gRPC is for those tests only
+
+    with serve(GcpKms()) as kms:
         yield kms
 
 
