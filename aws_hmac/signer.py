@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from aws_hmac.errors import ExpiryWarning, SigningError, UnsupportedError
+from aws_hmac.errors import ConfigError, ExpiryWarning, SigningError, UnsupportedError
 from aws_hmac.signing_keys import SigningKeys
 from aws_hmac.sigv4.canonical import (
     canonical_query_string,
@@ -99,7 +99,9 @@ class Signer:
         sigv4a_key: the `SigV4aKey`, or None.
 
     Raises:
-        SigningError: the access key id is empty or holds a slash, blank or other character that none has.
+        SigningError: the access key id is empty or holds a slash, blank or other character that none has; the
+            session token or its expiration is none.
+        ConfigError: `backend` is none.
     """
 
     __slots__ = ("__weakref__", "access_key_id", "keys", "session_expiration", "session_token", "sigv4a_key")
@@ -119,7 +121,13 @@ class Signer:
             raise SigningError("access_key_id: must be text without slash or blank, as AKIAIOSFODNN7EXAMPLE")
         if session_token is not None and not isinstance(session_token, str):
             raise SigningError(f"session_token: must be text, and is of type {type(session_token).__name__}")
-        if session_expiration is not None and session_expiration.tzinfo is None:
+        for name, given in (("backend", backend), ("sigv4a_backend", sigv4a_backend or backend)):
+            if not hasattr(given, "hmac_sha256"):
+                raise ConfigError(
+                    f"{name}: must be a backend, as aws_hmac.open_backend(key_uri) opens it,"
+                    f" and is of type {type(given).__name__}"
+                )
+        if session_expiration is not None and getattr(session_expiration, "tzinfo", None) is None:
             raise SigningError("session_expiration: must be a datetime with a time zone")
         if session_token and not (session_token.isascii() and session_token.isprintable() and " " not in session_token):
             raise SigningError("session_token: holds a blank, line end, control or non-ASCII character")
@@ -171,7 +179,11 @@ class Signer:
             UnsupportedError: `region_set` without a `sigv4a_backend`.
             Error: what the device answers, when it has to be asked.
         """
-        return self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[0]
+        try:
+            return self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[0]
+        except (TypeError, AttributeError):
+            _check_types(method, service, region, headers, rules)
+            raise
 
     def presign(
         self,
@@ -213,7 +225,11 @@ class Signer:
             UnsupportedError: `region_set` without a `sigv4a_backend`.
             Error: what the device answers, when it has to be asked.
         """
-        return self._sign_url(method, url, service, region, expires, headers, body, at, rules, region_set)[0]
+        try:
+            return self._sign_url(method, url, service, region, expires, headers, body, at, rules, region_set)[0]
+        except (TypeError, AttributeError):
+            _check_types(method, service, region, headers, rules)
+            raise
 
     def sign_stream(
         self,
@@ -391,7 +407,7 @@ class Signer:
         policy = post_policy(
             (at + timedelta(seconds=expires)).astimezone(timezone.utc),
             [
-                *conditions_for(fields or {}, conditions),
+                *conditions_for(fields or {}, conditions or ()),
                 {"bucket": bucket},
                 key_condition(key),
                 *({name: value} for name, value in own.items()),
@@ -415,10 +431,14 @@ class Signer:
         presign: int | None = None,
     ) -> Explanation:
         """Returns the stages of what `sign`, or with ``presign=seconds`` what `presign`, does with these arguments."""
-        if presign is None:
-            stages = self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[1]
-        else:
-            stages = self._sign_url(method, url, service, region, presign, headers, body, at, rules, region_set)[1]
+        try:
+            if presign is None:
+                stages = self._sign_headers(method, url, service, region, headers, body, at, rules, region_set)[1]
+            else:
+                stages = self._sign_url(method, url, service, region, presign, headers, body, at, rules, region_set)[1]
+        except (TypeError, AttributeError):
+            _check_types(method, service, region, headers, rules)
+            raise
         return Explanation(*stages)
 
     def __repr__(self) -> str:
@@ -641,6 +661,19 @@ def _plan(
 @lru_cache(maxsize=64)
 def _encoded_credential(access_key_id: str, scope: str) -> str:
     return encode(f"{access_key_id}/{scope}")
+
+
+def _check_types(method: object, service: object, region: object, headers: object, rules: object) -> None:
+    """Says which argument is of a wrong type, where one is; only called when something went wrong already."""
+    names = _split_headers(headers)[0]  # type: ignore[arg-type] # it says what is wrong
+    texts = [("method", method), ("service", service), *(("header", name) for name in names)]
+    if region is not None:
+        texts.append(("region", region))
+    for part, value in texts:
+        if not isinstance(value, str):
+            raise SigningError(f"{part}: must be text, and is of type {type(value).__name__}")
+    if rules is not None and not hasattr(rules, "content_sha256_header"):
+        raise SigningError(f"rules: must be a ServiceRules, and is of type {type(rules).__name__}")
 
 
 def _split_headers(headers: Headers) -> tuple[tuple[str, ...], list[object]]:

@@ -52,6 +52,8 @@ def conditions_for(fields: Mapping[str, str], conditions: Sequence[Condition]) -
     Raises:
         SigningError: a field or condition is none.
     """
+    if not hasattr(fields, "items"):
+        raise SigningError(f"fields: must be a mapping, and is of type {type(fields).__name__}")
     covered: set[str] = set()
     for condition in conditions:
         if hasattr(condition, "keys"):

@@ -81,7 +81,10 @@ def moment(at: datetime) -> Moment:
     """
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise SigningError("at: must be a datetime with a time zone, as datetime.now(timezone.utc)")
-    utc = at.astimezone(timezone.utc)
+    try:
+        utc = at.astimezone(timezone.utc)
+    except OverflowError as exc:
+        raise SigningError(f"at: {at} lies beyond the calendar") from exc
     if utc.year < _FIRST_YEAR:
         raise SigningError(f"at: the year {utc.year} lies before Signature Version 4; is the clock right?")
     amz_date = utc.strftime("%Y%m%dT%H%M%SZ")

@@ -62,6 +62,8 @@ def region_set_header(region_set: str | Sequence[str]) -> str:
     Raises:
         SigningError: it is empty, or no region.
     """
+    if not hasattr(region_set, "__iter__"):
+        raise SigningError(f"region_set: must be text or a list, and is of type {type(region_set).__name__}")
     regions = region_set.split(",") if isinstance(region_set, str) else list(region_set)
     for region in regions:
         if not isinstance(region, str) or not _REGION.fullmatch(region):

@@ -116,6 +116,8 @@ def trailer_for(checksum: str | Callable[[], Checksum]) -> Trailer:
                 " and for others give what makes an object with name, digest_size, update() and digest()"
             )
         checksum = CHECKSUMS[checksum]
+    if not callable(checksum):
+        raise SigningError(f"checksum: must be a name or make an object, and is of type {type(checksum).__name__}")
     made = checksum()
     return Trailer(f"x-amz-checksum-{made.name}", 4 * -(-made.digest_size // 3), checksum)
 

@@ -18,7 +18,7 @@ import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aws_hmac import ExpiryWarning, Signer, SigningError
+from aws_hmac import ConfigError, ExpiryWarning, Signer, SigningError
 from aws_hmac.sigv4 import UNSIGNED_PAYLOAD, PayloadHash, rules_for
 from aws_hmac_backends.memory import MemoryBackend
 from tests.oracle import (
@@ -335,6 +335,13 @@ BAD = [
     bad("service", service="s 3"),
     bad("service", service="s3\0"),
     bad("service", service=None),
+    bad("method: .*list", method=["GET"]),
+    bad("region: .*list", region=["us-east-1"]),
+    bad("service: .*list", service=["s3"]),
+    bad("header: .*list", headers=[(["X-A"], "1")]),
+    bad("header X-A.*list", headers={"X-A": ["1", "2"]}),
+    bad("rules", rules="s3"),
+    bad("at.*beyond", at=datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))),
 ]
 
 
@@ -398,7 +405,18 @@ def test_refuses_tokens_and_their_dates() -> None:
         make(b"token")  # type: ignore[arg-type] # that is what is refused
     with pytest.raises(SigningError, match=r"^session_expiration"):
         make("token", session_expiration=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
+    with pytest.raises(SigningError, match=r"^session_expiration"):
+        make("token", session_expiration="2026-01-01")
     assert make("").session_token is None
+
+
+@pytest.mark.parametrize("wrong", ["pkcs11:token=aws", None, b"key"])
+def test_refuses_backends(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^backend: .*open_backend"):
+        Signer(ACCESS_KEY_ID, wrong)
+    if wrong is not None:
+        with pytest.raises(ConfigError, match=r"^sigv4a_backend"):
+            Signer(ACCESS_KEY_ID, MemoryBackend(b"AWS4x"), sigv4a_backend=wrong)
 
 
 def test_a_clock_before_2012() -> None:

@@ -312,6 +312,7 @@ def numbers() -> Iterator[bytes]:
         ("chunk_size", {"chunk_size": 8191}),
         ("chunk_size", {"chunk_size": 1e6}),
         ("checksum: 'crc64nvme' is not built in; there are crc32, sha1, sha256", {"checksum": "crc64nvme"}),
+        ("checksum: .*int", {"checksum": 5}),
         ("header X-A", {"headers": {"X-A": "a\r\nb"}}),
     ],
 )
@@ -466,6 +467,7 @@ def test_post_is_botocores_byte_for_byte(token: str | None, key: str) -> None:
         ("at", {"at": datetime(2026, 1, 1)}),  # noqa: DTZ001 - that is what is refused
         ("region", {"region": "us east"}),
         ("fields", {"fields": {"a": 1}}),
+        ("fields", {"fields": ["a"]}),
         ("conditions", {"conditions": ["acl"]}),
         ("conditions", {"conditions": [["starts-with", "$key"]]}),
     ],
