@@ -183,6 +183,7 @@ class Device:
     def _reopen(self) -> None:
         """Waits a little for what is being restarted; only the caller who saw the loss waits."""
         end = time.monotonic() + RECONNECT_SECONDS
+        pause = 0.05
         while True:
             try:
                 self._open().get_random(1)  # some transmission interfaces connect at the first command
@@ -190,7 +191,8 @@ class Device:
                 self._drop()
                 if time.monotonic() > end:
                     raise
-                time.sleep(0.05)
+                time.sleep(pause)
+                pause = min(2 * pause, 0.5)  # tabrmd's writes a line to standard error each time
             else:
                 return
 

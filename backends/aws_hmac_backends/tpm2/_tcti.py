@@ -21,6 +21,9 @@ RAW_DEVICE = Path("/dev/tpm0")
 """The TPM without the kernel's resource manager."""
 
 
+_glib_pid: int | None = None
+
+
 def check(tcti: str) -> str:
     """Returns the TCTI's text.
 
@@ -38,6 +41,15 @@ def connect(tcti: str) -> ESAPI:
     Raises:
         DeviceError, DeviceBusyError, DeviceLostError, BackendUnavailableError: one sentence on what is in the way.
     """
+    global _glib_pid
+    if tcti.partition(":")[0] == "tabrmd":
+        if _glib_pid not in (None, os.getpid()):
+            # GLib keeps one D-Bus connection for the process, served by a thread that a fork leaves behind.
+            raise DeviceError(
+                f"tcti={tcti}: D-Bus does not survive a fork, so the TPM cannot be used in this child;"
+                " use tcti=device:/dev/tpmrm0, or start processes by spawn"
+            )
+        _glib_pid = os.getpid()
     try:
         return ESAPI(tcti)
     except TSS2_Exception as exc:
