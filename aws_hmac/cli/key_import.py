@@ -5,7 +5,7 @@ the accessKeys.csv of the IAM console, or from a profile of ~/.aws/credentials. 
 every process of the machine can read those.
 
   aws-hmac key import 'pkcs11:token=aws;object=prod?pin-source=file:/run/secrets/pin' --csv accessKeys.csv
-  pass show aws/prod | aws-hmac key import 'tpm2:handle=0x81010001' --access-key-id AKIAIOSFODNN7EXAMPLE
+  pass show aws/prod | aws-hmac key import 'tpm2:handle=0x81008001' --access-key-id AKIAIOSFODNN7EXAMPLE
 """
 
 from __future__ import annotations
