@@ -276,11 +276,11 @@ class _AnsweredSignature(_DeviceSignature):
             return self.plain
         names: list[str] = request.headers.keys()
         values: list[str] = request.headers.values()
-        if "host" not in request.headers:
-            names.append("host")
-            scheme, _, rest = request.url.partition("://")
-            values.append(host_header(scheme, rest.partition("/")[0].partition("?")[0]))
         try:
+            if "host" not in request.headers:
+                names.append("host")
+                scheme, _, rest = request.url.partition("://")
+                values.append(host_header(scheme, rest.partition("/")[0].partition("?")[0]))
             # Only where both agree to the byte what a blank is.
             if clean_values(names, values) is values and "".join(values).isascii():
                 plan = _agreed_plan(tuple(names), self.disputed)

@@ -20,6 +20,7 @@ _TAME = {  # members that botocore itself looks at before it sends anything
     "Bucket": "bucket-name",
     "CopySource": "bucket-name/key",
     "EndpointId": None,
+    "PredictEndpoint": "https://realtime.machinelearning.us-east-1.amazonaws.com",
     "SourceRegion": "us-east-1",
     "accountId": "123456789012",
 }
