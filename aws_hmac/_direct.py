@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
+from aws_hmac._botocore import as_retrieval_error
 from aws_hmac._clock import HostClocks
 from aws_hmac.answers import SIGNATURE_ERRORS
-from aws_hmac.botocore import as_retrieval_error
 from aws_hmac.errors import Error, SigningError, UnsupportedError
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS
 from aws_hmac.sigv4 import sigv4a

@@ -26,6 +26,7 @@ except ImportError as exc:
         name=exc.name,
     ) from exc
 
+from aws_hmac._botocore import METHOD, SessionBackedCredentials, insert, parse_options
 from aws_hmac._direct import (
     DirectClient,
     DirectCredentials,
@@ -39,7 +40,6 @@ from aws_hmac._direct import (
     resend,
     signing_key,
 )
-from aws_hmac.botocore import METHOD, SessionBackedCredentials, insert, parse_options
 from aws_hmac.errors import ConfigError
 from aws_hmac.sessions import SessionCredentials
 from aws_hmac.signer import PRESIGN_RECHECK_SECONDS

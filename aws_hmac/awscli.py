@@ -5,13 +5,15 @@ In ``~/.aws/config``, once for all profiles::
     [plugins]
     aws_hmac = aws_hmac.awscli
 
-Version 1 finds it where it is installed itself (``pip install awscli 'aws-hmac[boto3]'``). Version 2 also needs
-the line ``cli_legacy_plugin_path = <folder>`` in that section: the ``site-packages`` folder that
-``pip install 'aws-hmac[boto3]'`` installed into.
+Version 1 finds it where it is installed itself (``pip install awscli aws-hmac``). Version 2 also needs the line
+``cli_legacy_plugin_path = <folder>`` in that section: the ``site-packages`` folder that ``pip install aws-hmac``
+installed into. It brings its own botocore.
 """
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import PathFinder
 from typing import Any
 
 BLOCK = "aws_hmac"
@@ -28,6 +30,9 @@ def install(session: Any, **_: object) -> None:
     name = session.profile or "default"
     if BLOCK not in session.full_config["profiles"].get(name, {}):
         return
-    from aws_hmac.botocore import install_session
+    if not any(hasattr(finder, "find_distributions") for finder in sys.meta_path):
+        # Version 2 replaces the finder that tells what is installed, our backends among it.
+        sys.meta_path.append(PathFinder)
+    from aws_hmac._botocore import install_session
 
     install_session(session)
