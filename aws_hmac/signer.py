@@ -291,7 +291,7 @@ class Signer:
         for name, value in zip(*_split_headers(headers), strict=True):
             lower = name.lower() if isinstance(name, str) else name
             if lower == "content-encoding":
-                encodings += [str(value)]
+                encodings.append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
             elif lower not in _OF_THE_STREAM:
                 pairs.append((name, value))  # type: ignore[arg-type] # looked at when it is signed
         pairs += [

@@ -18,6 +18,8 @@ from tests.integration.test_signer_store import call
 if TYPE_CHECKING:
     from tests.conftest import S3Store
 
+pytestmark = pytest.mark.filterwarnings("ignore:the memory backend:aws_hmac.SecurityWarning")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -33,8 +35,7 @@ def run(example: str, *arguments: str, secret: str) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def bucket(rclone_s3: S3Store) -> str:
-    with pytest.warns() as _:
-        assert call(rclone_s3, "PUT", "/examples")[0] == 200
+    assert call(rclone_s3, "PUT", "/examples")[0] == 200
     return f"{rclone_s3.url}/examples"
 
 
