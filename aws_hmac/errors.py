@@ -136,3 +136,20 @@ class SessionWarning(UserWarning):
 
 class ExpiryWarning(UserWarning):
     """Something was made that will stop working before the time that was asked for."""
+
+
+def forget_locals(exc: BaseException) -> None:
+    """Clears what the frames of an exception's traceback hold, of those behind it too: it may be secret.
+
+    The lines that a traceback shows stay. Frames that still run keep what they hold.
+    """
+    from traceback import clear_frames  # only where something failed
+
+    seen: list[BaseException | None] = [None]
+    ahead: list[BaseException | None] = [exc]
+    while ahead:
+        this = ahead.pop()
+        if this is not None and this not in seen:
+            clear_frames(this.__traceback__)
+            seen.append(this)
+            ahead += [this.__cause__, this.__context__]

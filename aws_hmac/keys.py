@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import cast
 
 from aws_hmac.backend import HmacBackend, KeyDeleter, KeyImporter, fingerprint, fingerprint_of
-from aws_hmac.errors import ConfigError, Error, KeyMismatchError, SecurityWarning, UnsupportedError
+from aws_hmac.errors import ConfigError, Error, KeyMismatchError, SecurityWarning, UnsupportedError, forget_locals
 from aws_hmac.registry import backend_class
 from aws_hmac.uri import KeyURI
 
@@ -40,6 +40,18 @@ def import_key(
         KeyMismatchError: the device computes with another key than was given; what was imported is removed.
         Error: whatever else the device answers.
     """
+    try:
+        return _import(uri, secret_access_key, access_key_id, overwrite=overwrite, sigv4a=sigv4a)
+    except BaseException as exc:
+        forget_locals(exc)
+        raise
+    finally:
+        del secret_access_key  # tracebacks show what frames hold
+
+
+def _import(
+    uri: str | KeyURI, secret_access_key: str, access_key_id: str | None, *, overwrite: bool, sigv4a: bool
+) -> str:
     parsed = KeyURI.parse(uri) if isinstance(uri, str) else uri
     key = (b"AWS4A" if sigv4a else b"AWS4") + check_secret(secret_access_key, access_key_id)
     backend = backend_class(parsed.scheme)
@@ -70,7 +82,7 @@ def check_secret(secret_access_key: str, access_key_id: str | None) -> bytes:
         )
     secret = secret_access_key.rstrip("\r\n")
     if secret != secret_access_key:
-        warnings.warn("the secret access key ended in a line end, which was stripped", SecurityWarning, stacklevel=3)
+        warnings.warn("the secret access key ended in a line end, which was stripped", SecurityWarning, stacklevel=4)
     if not secret.strip():
         raise ConfigError("the secret access key is empty")
     if any(c.isspace() or not c.isprintable() for c in secret):

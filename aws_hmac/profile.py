@@ -35,6 +35,8 @@ __all__ = ["BLOCK", "OPTIONS", "Options", "chosen_profile", "config_path", "load
 BLOCK = "aws_hmac"
 """The name of the nested block."""
 
+_SECRETS = frozenset(["aws_secret_access_key", "aws_session_token", "aws_security_token"])
+
 _NEEDS_ROLE = (
     "role_session_name", "external_id", "policy", "policy_arns", "tags", "transitive_tag_keys", "source_identity",
 )  # fmt: skip
@@ -279,7 +281,11 @@ def _read(path: str) -> dict[str, dict[str, str]]:
         line_number = getattr(exc, "lineno", None) or next((n for n, _ in getattr(exc, "errors", [])), None)
         where = f" (line {line_number})" if line_number else ""
         raise ConfigError(f"{path} cannot be read: {_kind(exc)}{where}") from None
-    return {section: dict(parser.items(section)) for section in parser.sections()}
+    # The secrets of other profiles are not kept: tracebacks show what frames hold.
+    return {
+        section: {name: value for name, value in parser.items(section) if name not in _SECRETS}
+        for section in parser.sections()
+    }
 
 
 def _kind(exc: configparser.Error) -> str:

@@ -112,6 +112,9 @@ def run(function: Callable[[Any], int | None], args: Any) -> int:
             return 141
         except Exception as exc:
             if args.debug:
+                from aws_hmac.errors import forget_locals
+
+                forget_locals(exc)  # whoever shows the traceback may show what its frames hold
                 raise
             print(f"aws-hmac: {_line(exc)}", file=sys.stderr)
             return 1

@@ -11,24 +11,25 @@ import logging
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import aws_hmac
-from aws_hmac import Signer, sts
+from aws_hmac import Signer, _session_files, sts
 from aws_hmac.backend import HmacBackend, fingerprint
 from aws_hmac.cli import demo, main
 from aws_hmac.cli.key_import import AccessKey, from_csv
 from aws_hmac.cli.memory_scan import forms
 from aws_hmac.errors import Error
-from aws_hmac.profile import Options
+from aws_hmac.profile import Options, load_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from _pytest.logging import LogCaptureFixture
 
@@ -75,6 +76,27 @@ def of_exception(exc: BaseException | None, seen: tuple[BaseException, ...] = ()
     yield from of_exception(exc.__cause__, (*seen, exc))
 
 
+def of_frames(exc: BaseException) -> Iterator[str]:
+    """What our frames hold in the tracebacks of an exception and of all behind it, also of what is not shown.
+
+    Not the command line's own: what is typed there stands in ``sys.argv`` anyway.
+    """
+    seen: list[BaseException | None] = [None]
+    ahead: list[BaseException | None] = [exc]
+    while ahead:
+        this = ahead.pop()
+        if this is None or this in seen:
+            continue
+        seen.append(this)
+        ahead += [this.__cause__, this.__context__]
+        for frame, line in traceback.walk_tb(this.__traceback__):
+            file = Path(frame.f_code.co_filename)
+            if "aws_hmac" in file.parent.as_posix() and file.parts[-2:] != ("cli", "__init__.py"):
+                for name, value in frame.f_locals.items():
+                    with suppress(Exception):  # a device's objects may be gone
+                        yield f"{file.name}:{line}: {frame.f_code.co_name}: {name} = {value!r}"
+
+
 class Watch:
     """Collects what is shown."""
 
@@ -91,8 +113,8 @@ class Watch:
         for thing in things:
             self.texts += [repr(thing), str(thing), f"{thing}", repr([thing]), repr({"x": thing})]
 
-    def attempt(self, call: Callable[[], object]) -> BaseException | None:
-        """Runs something that may fail; notes what it raises, warns of, logs and prints."""
+    def attempt(self, call: Callable[[], object], *, frames: bool = True) -> BaseException | None:
+        """Runs something that may fail; notes what it raises, warns of, logs, prints and leaves in our frames."""
         failed: BaseException | None = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -101,6 +123,7 @@ class Watch:
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - looked at below
                 failed = exc
                 self.texts += of_exception(exc)
+                self.texts += of_frames(exc) if frames else ()
         self.texts += [str(w.message) for w in caught]
         return failed
 
@@ -147,6 +170,14 @@ def test_the_watch_sees_a_leak(watch: Watch) -> None:
         watch.check()
 
 
+def test_the_watch_sees_what_frames_hold(watch: Watch) -> None:
+    namespace: dict[str, Any] = {"Error": Error}
+    exec(compile(f"def leak(x={SECRET!r}):\n raise Error('harmless')", "/x/aws_hmac/y.py", "exec"), namespace)
+    watch.attempt(namespace["leak"])
+    with pytest.raises(pytest.fail.Exception, match=r"y.py:2: leak: x"):
+        watch.check()
+
+
 @pytest.mark.parametrize("key", derived(SECRET), ids=["key", "date", "region", "service", "signing"])
 def test_the_watch_sees_a_derived_key(watch: Watch, key: bytes) -> None:
     watch.objects(key)
@@ -182,6 +213,9 @@ def test_key_import(watch: Watch, toy: Path, given: str, debug: list[str], monke
     watch.attempt(lambda: main(["key", "check", uri, "--json", *debug]))
     watch.attempt(lambda: main(["key", "list", "toy:", *debug]))
     watch.attempt(lambda: main(["key", "delete", uri, "--yes", *debug]))
+    for given_to_library in ({}, {"overwrite": True}, {"access_key_id": "ASIAX"}):
+        watch.attempt(partial(aws_hmac.import_key, uri, given, **given_to_library))
+    watch.attempt(partial(aws_hmac.import_key, "memory:env=X", given))
     watch.check()
 
 
@@ -202,8 +236,9 @@ def test_a_secret_in_the_wrong_place(watch: Watch, toy: Path, words: list[str], 
         watch.attempt(partial(main, ["key", command, *words, *debug]))
     watch.attempt(lambda: main(["doctor", "--offline", *words, *debug]))
     watch.attempt(lambda: main(["configure", "--access-key-id", ID, "--key", *words, *debug]))
-    watch.attempt(lambda: aws_hmac.open_backend(words[0]))
-    watch.attempt(lambda: aws_hmac.import_key(words[0], SECRET))
+    # A caller who takes a secret for a URI has it in frames of their own.
+    watch.attempt(lambda: aws_hmac.open_backend(words[0]), frames=False)
+    watch.attempt(lambda: aws_hmac.import_key(words[0], SECRET), frames=False)
     watch.check()
 
 
@@ -224,7 +259,7 @@ def test_csv(watch: Watch, toy: Path, tmp_path: Path, text: str) -> None:
     file.write_text(text)
     watch.attempt(lambda: main(["key", "import", f"toy:file={toy}/a", "--csv", str(file)]))
     watch.attempt(lambda: main(["key", "import", f"toy:file={toy}/b", "--csv", str(file), "--debug"]))
-    watch.attempt(lambda: watch.objects(from_csv(file, None)))
+    watch.attempt(lambda: watch.objects(from_csv(file, None)), frames=False)  # main clears them
     file.write_bytes(text.encode() + b"\xff")
     watch.attempt(lambda: main(["key", "import", f"toy:file={toy}/c", "--csv", str(file), "--debug"]))
     watch.check()
@@ -257,6 +292,7 @@ def test_aws_files(watch: Watch, toy: Path, aws_home: Path, text: str, name: str
         ):
             watch.attempt(partial(main, words))
             watch.attempt(partial(main, [*words, "--debug"]))
+        watch.attempt(partial(load_profile, "old"))
     watch.check()
 
 
@@ -299,8 +335,11 @@ def test_signing(watch: Watch, cache: Any, monkeypatch: pytest.MonkeyPatch) -> N
     )
     for this in (signer, Signer(ID, Failing(), cache=cache, session_token=SECRET)):
         for url in ("https://s3.eu-west-1.amazonaws.com/a?b=c", "no url", "https://u:p@h/"):
-            watch.attempt(partial(this.sign, "GET", url, **where))
-            watch.attempt(partial(this.presign, "GET", url, expires=60, **where))
+            # The session token is in the caller's hands and in the request; the secret and what is derived is not.
+            found = watch.attempt(partial(this.sign, "GET", url, **where), frames=False)
+            also = watch.attempt(partial(this.presign, "GET", url, expires=60, **where), frames=False)
+            held = "\n".join(text for exc in (found, also) if exc is not None for text in of_frames(exc))
+            assert not [key for key in derived(SECRET) for form in shown_forms(key) if form in held]
             watch.objects(this, this.keys)
     watch.check()
 
@@ -367,7 +406,7 @@ def test_credential_process(
         watch.attempt(partial(main, ["credential-process", "--profile", "wrong", "--debug"])), aws_hmac.STSError
     )
     watch.attempt(partial(main, ["credential-process", "--profile", "wrong"]))
-    (folder,) = (aws_home.parent / "xdg_runtime_dir").iterdir()
+    folder = Path(_session_files.folder())
     for file in folder.iterdir():
         if file.suffix == ".session":
             file.write_text(file.read_text()[:-30] + "\xff")
