@@ -74,9 +74,11 @@ wheel: $(VENV)/.done
 # The tests on every Python from 3.10 on that this machine has, each in a virtual environment of its own.
 matrix:
 	@set -e; found=; for minor in 10 11 12 13 14; do \
-	  python=$$(command -v python3.$$minor) && "$$python" -c pass 2>/dev/null || continue; \
-	  found=1; echo "== Python 3.$$minor ($$python)"; \
-	  $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-3.$$minor; \
+	  for python in "$$(command -v python3.$$minor)" $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*/bin/python3; do \
+	    "$$python" -c pass 2>/dev/null || continue; \
+	    found=1; echo "== Python 3.$$minor ($$python)"; \
+	    $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-3.$$minor; break; \
+	  done; \
 	done; test -n "$$found" || { echo 'no Python from 3.10 to 3.14 found' >&2; exit 1; }
 
 clean:
