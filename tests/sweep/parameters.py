@@ -19,9 +19,11 @@ _TAME = {  # members that botocore itself looks at before it sends anything
     "AccountId": "123456789012",
     "Bucket": "bucket-name",
     "CopySource": "bucket-name/key",
-    "EndpointId": None,
+    "ConsumerARN": "arn:aws:kinesis:us-west-2:123456789012:stream/s/consumer/c:1",
     "PredictEndpoint": "https://realtime.machinelearning.us-east-1.amazonaws.com",
+    "ResourceARN": "arn:aws:kinesis:us-west-2:123456789012:stream/s",
     "SourceRegion": "us-east-1",
+    "StreamARN": "arn:aws:kinesis:us-west-2:123456789012:stream/s",
     "accountId": "123456789012",
 }
 
@@ -53,7 +55,7 @@ def _structure(shape: Any, name: str, style: Style, wild: bool, depth: int) -> d
         chosen = [member for member in members if member in required]
     made = {}
     for member in chosen:
-        if _TAME.get(member, "") is not None:
+        if member != "EndpointId" or member in required:  # EventBridge's means Version 4A
             made[member] = _value(members[member], member, style, wild, depth + 1)
     return made
 
@@ -93,7 +95,7 @@ def _value(shape: Shape, name: str, style: Style, wild: bool, depth: int) -> Any
 
 def _text(shape: Any, name: str, wild: bool) -> Any:
     if shape.serialization.get("jsonvalue"):
-        return {"key": "value"}
+        return {"key": "value"} if shape.serialization.get("location") == "header" else '{"key": "value"}'
     if shape.enum:
         return shape.enum[0]
     if tame := _TAME.get(name):
