@@ -120,6 +120,7 @@ def post(url: str, headers: Mapping[str, str], body: bytes, *, ca_bundle: str | 
     finally:
         connection.close()
     if len(answer.body) > MAX_ANSWER:
+        del answer  # no traceback shall hold what may be credentials
         raise TransportError(f"{place} answered with more than {MAX_ANSWER} bytes", sent=True, lasting=True)
     return answer
 
@@ -205,5 +206,6 @@ def _as_transport_error(exc: Exception, place: str, proxy: str | None, *, sent: 
         return TransportError(f"{place} did not answer in time{via}", sent=sent)
     if isinstance(exc, http.client.HTTPException):
         return TransportError(f"{place} broke off or does not speak HTTP{via} ({type(exc).__name__})", sent=sent)
-    reason = getattr(exc, "strerror", None) or str(exc)
+    # A proxy's own words may be in it.
+    reason = "".join(c if c.isprintable() else " " for c in getattr(exc, "strerror", None) or str(exc))[:200]
     return TransportError(f"{place} cannot be reached{via}: {reason}", sent=sent)

@@ -170,14 +170,13 @@ def _usage(words: list[str]) -> int:
 
 def _line(exc: Exception) -> str:
     """What went wrong in one line; of a fault of our own only where it is, as nobody knows what its text holds."""
+    from aws_hmac.cli.output import clean
     from aws_hmac.errors import Error
 
     if isinstance(exc, Error):
-        from aws_hmac.cli.output import clean
-
         return clean(" ".join(str(exc).split()))
     if isinstance(exc, OSError) and exc.strerror:
-        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+        return clean(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror)
     trace = exc.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -119,17 +119,18 @@ def _clock(profiles: Mapping[str, Options]) -> Iterator[Finding]:
     """This machine's clock beside that of each STS in use: a wrong one makes AWS refuse every signature."""
     from aws_hmac.sts import resolve
 
-    places: dict[str, str | None] = {}
-    for name, options in profiles.items():
-        if options.mode == "session":
-            try:
-                where = resolve(options.where())
-            except Error as exc:
-                yield Finding("bad", f"profile {name}", str(exc), "add a line as: region = eu-west-1")
-                continue
-            places[where["endpoint_url"] or ""] = where.get("ca_bundle")
+    asked = {f"profile {name}": options.where() for name, options in profiles.items() if options.mode == "session"}
     if not profiles:
-        where = resolve({"region": "aws-global"})
+        asked["STS"] = {"region": "aws-global"}
+    places: dict[str, str | None] = {}
+    for subject, wanted in asked.items():
+        try:
+            where = resolve(wanted)
+        except Error as exc:
+            lacks_region = str(exc).startswith("no region")
+            mend = "add a line as: region = eu-west-1" if lacks_region else "correct the option, or unset the variable"
+            yield Finding("bad", subject, str(exc), mend)
+            continue
         places[where["endpoint_url"] or ""] = where.get("ca_bundle")
     for url, ca_bundle in places.items():
         yield _skew(url, ca_bundle, needed=bool(profiles))
@@ -151,14 +152,14 @@ def _skew(url: str, ca_bundle: str | None, *, needed: bool) -> Finding:
     try:
         answer = post(url, headers, body, ca_bundle=ca_bundle)
         there = parsedate_to_datetime(next(v for k, v in answer.headers.items() if k.lower() == "date"))
+        behind = round((there - datetime.now(timezone.utc)).total_seconds())
     except TransportError as exc:
         mend = "see to network, firewall, HTTPS_PROXY and AWS_CA_BUNDLE; --offline leaves this out"
         return Finding("bad" if needed else "info", url, f"not reached, so its clock is not known: {exc}", mend)
     except ConfigError as exc:
         return Finding("bad", url, str(exc), "correct it, or unset the variable")
-    except (StopIteration, ValueError):
+    except (StopIteration, TypeError, ValueError, OverflowError):
         return Finding("info", url, "its answer has no date, so its clock is not known")
-    behind = round((there - datetime.now(timezone.utc)).total_seconds())
     if abs(behind) < WARN_SKEW:
         return Finding("good", "clock", f"within {WARN_SKEW} s of {url}")
     text = f"this machine's is {abs(behind)} s {'behind' if behind > 0 else 'ahead of'} that of {url}"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aws_hmac.cli.output import console, findings_json, print_findings, print_json
+from aws_hmac.cli.output import clean, console, findings_json, print_findings, print_json
 from aws_hmac.cli.request_arguments import add_request_arguments, open_signer, read_request
 from aws_hmac.errors import ConfigError
 
@@ -83,7 +83,7 @@ def _print(ours: Explanation, device: str) -> None:
     def section(title: str, text: str, colours: tuple[str, ...] = ()) -> None:
         out.print(Text(title, style="bold"))
         for number, line in enumerate(text.split("\n")):
-            out.print(Text(f"  {line}", style=colours[number] if number < len(colours) else ""))
+            out.print(Text(f"  {clean(line)}", style=colours[number] if number < len(colours) else ""))
 
     section("canonical request", ours.canonical_request, ("green", "cyan", "magenta"))
     section("string to sign", ours.string_to_sign, ("green", "cyan", "magenta"))
@@ -107,7 +107,7 @@ def _print_answer(error: ErrorAnswer) -> None:
     out = console()
     code = error.code or "no code"
     first = (error.message or "").strip().partition("\n")[0]
-    out.print(Text.assemble(("the server's answer", "bold"), f": {code}: {first}"))
+    out.print(Text.assemble(("the server's answer", "bold"), f": {clean(code)}: {clean(first)}"))
     for title, text in (
         ("its canonical request", error.canonical_request),
         ("its string to sign", error.string_to_sign),
@@ -115,7 +115,7 @@ def _print_answer(error: ErrorAnswer) -> None:
         if text:
             out.print(Text(title, style="bold"))
             for line in _without_token(text).split("\n"):
-                out.print(Text(f"  {line}"))
+                out.print(Text(f"  {clean(line)}"))
     out.print(Text("what differs", style="bold"))
 
 

@@ -9,6 +9,7 @@ key cannot be used or something about it must be mended.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expect-fingerprint", metavar="HEX", help="fail unless the key has this fingerprint")
     parser.add_argument("--sts", action="store_true", help="also call GetCallerIdentity with the key")
     parser.add_argument("--access-key-id", metavar="ID", help="whose key it is, for --sts")
-    parser.add_argument("--region", metavar="REGION", help="the region of STS, for --sts")
+    parser.add_argument(
+        "--region", metavar="REGION", help="the region of STS, for --sts; if nothing names one, the global endpoint"
+    )
     parser.add_argument("--endpoint-url", metavar="URL", help="another STS endpoint, for --sts")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -93,6 +96,8 @@ def _identity(backend: HmacBackend, access_key_id: str, where: Where) -> dict[st
     from aws_hmac.signer import Signer
     from aws_hmac.sts import get_caller_identity
 
+    if not (where.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        where["region"] = "aws-global"  # whoever has just imported a key has told nobody of a region yet
     return get_caller_identity(Signer(access_key_id, backend), **where)._asdict()
 
 

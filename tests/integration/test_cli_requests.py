@@ -190,6 +190,13 @@ def test_explain_against(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> N
     out = capfd.readouterr().out
     assert "header host: ours bucket.s3.eu-west-1.amazonaws.com, the server's internal:8080" in out
     assert "time:" not in out, "the request is explained for the time at which the server saw it signed"
+    # A server's words are shown, not obeyed.
+    message = f"\x1b]0;x\x07\x9b31m\nThe Canonical String for this request should have been\n'{saw}\x1b[2J'\n"
+    answer.write_text(json.dumps({"__type": "InvalidSignatureException\x1b[31m", "message": message}))
+    assert main(["explain", *KEY, "--against", str(answer), url]) == 1
+    out = capfd.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert r"\x1b]0;x\x07\x9b31m" in out
 
 
 @pytest.mark.parametrize(

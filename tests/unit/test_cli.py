@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from aws_hmac import __version__
 from aws_hmac.cli import main
+from aws_hmac.cli.output import print_json
 
 COMMAND = str(Path(sys.executable).parent / "aws-hmac")
 
@@ -69,11 +71,11 @@ def test_an_interrupt_says_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(*_: object) -> None:
-        raise FileNotFoundError(2, "No such file", "/some/where")
+        raise FileNotFoundError(2, "No such file", "/some/where\x1b")
 
     monkeypatch.setattr("aws_hmac.registry.backend_class", fail)
     assert main(["key", "list", "toy:"]) == 1
-    assert capsys.readouterr().err == "aws-hmac: /some/where: No such file\n"
+    assert capsys.readouterr().err == "aws-hmac: /some/where\\x1b: No such file\n"
 
 
 def test_control_characters_are_shown_not_obeyed(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +84,15 @@ def test_control_characters_are_shown_not_obeyed(toy: Path, capsys: pytest.Captu
     assert main(["key", "check", f"toy:file={toy}/%C2%9B31m"]) == 1
     err = capsys.readouterr().err
     assert all(c.isprintable() or c == "\n" for c in err)
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"label": "\x1b[31m \x9b31m \u202egnp.exe \udc80 \U000e0041 é ✓ 😀\n"}
+    print_json(value)
+    out = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert json.loads(out) == value
+    assert "é ✓ 😀" in out
 
 
 def test_a_reader_that_goes_away(toy: Path) -> None:

@@ -410,6 +410,55 @@ def test_the_clock(
     assert all("authorization" not in request for request in _Clock.requests)
 
 
+@pytest.mark.parametrize("date", ["", "soon", "Sun, 22 Nov 2026 06:00:00 -0000"])
+def test_a_date_that_is_none(
+    config: Path, uri: str, clock: str, date: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(uri, "--endpoint-url", clock, "--overwrite")
+    monkeypatch.setitem(globals(), "formatdate", lambda *_, **__: date)
+    capsys.readouterr()
+    main(["doctor", "--json"])
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["area"] == "clock"]
+    assert (found["level"], found["text"]) == ("info", "its answer has no date, so its clock is not known")
+
+
+@pytest.mark.parametrize("profiles", [True, False])
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://example.com"}, "in the clear"),
+        ({"AWS_ENDPOINT_URL_STS": "https://sts.example", "AWS_USE_FIPS_ENDPOINT": "true"}, "use_fips_endpoint"),
+        ({"AWS_STS_REGIONAL_ENDPOINTS": "both"}, "neither regional nor legacy"),
+    ],
+)
+def test_an_environment_that_names_no_sts(
+    config: Path,
+    clock: str,
+    profiles: bool,
+    variables: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not profiles:
+        config.unlink()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    assert main(["doctor", "--json"]) == 1
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["area"] == "clock"]
+    assert (found["level"], found["subject"]) == ("bad", "profile prod" if profiles else "STS")
+    assert said in found["text"]
+    assert found["mend"] == "correct the option, or unset the variable"
+    for name in variables:  # carried out
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", clock)
+    capsys.readouterr()
+    assert main(["doctor", "--json"]) == 0
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["area"] == "clock"]
+    assert found["level"] == "good"
+
+
 def test_an_sts_that_is_not_reached(config: Path, uri: str, clock: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure(uri, "--endpoint-url", "http://127.0.0.1:1", "--overwrite")
     capsys.readouterr()

@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_hmac.backend import fingerprint_of
 from aws_hmac.cli import main
+
+if TYPE_CHECKING:
+    from tests.conftest import ScriptedSts
 
 ID = "AKIAIOSFODNN7EXAMPLE"
 KEY = b"AWS4wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -101,6 +105,23 @@ def test_check_of_a_device_that_answers_at_random(
 def test_sts_needs_to_know_whose_key(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["key", "check", uri, "--sts"]) == 1
     assert "--sts needs --access-key-id" in capsys.readouterr().err
+
+
+def test_sts_without_a_region(
+    uri: str, scripted_sts: ScriptedSts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that key import prints works where no region was ever named."""
+    body = (
+        b"<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::1:user/u</Arn><Account>1</Account>"
+        b"</GetCallerIdentityResult></GetCallerIdentityResponse>"
+    )
+    words = ["key", "check", uri, "--sts", "--access-key-id", ID, "--endpoint-url", scripted_sts.url]
+    for region in ("us-east-1", "eu-west-1"):
+        scripted_sts.answers.append((200, {}, body))
+        assert main(words) == 0
+        assert "accepts its signatures: arn:aws:iam::1:user/u" in capsys.readouterr().out
+        assert f"/{region}/sts/" in scripted_sts.requests[-1].headers["Authorization"]
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
 
 
 def test_list(uri: str, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:

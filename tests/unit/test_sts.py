@@ -420,6 +420,7 @@ def test_strange_answers(signer: Signer, scripted_sts: ScriptedSts, body: bytes,
         answer("AssumeRole", CREDENTIALS.replace("<SessionToken>t<", "<SessionToken><")).replace(b">s<", b">hunter2<"),
         answer("AssumeRole", CREDENTIALS.replace("2030-01-01T00:00:00Z", "soon")).replace(b">s<", b">hunter2<"),
         answer("AssumeRole", CREDENTIALS).replace(b">s<", b">hunter2<")[:-5],
+        answer("AssumeRole", CREDENTIALS).replace(b">s<", b">hunter2<") + b" " * 300_000,
     ],
 )
 def test_no_frame_of_a_traceback_holds_half_an_answer(signer: Signer, scripted_sts: ScriptedSts, body: bytes) -> None:
@@ -640,6 +641,18 @@ def test_proxy_that_refuses(signer: Signer, naps: list[float], monkeypatch: pyte
     with pytest.raises(STSError, match=f"through the proxy {proxy.address}.*407") as caught:
         sts.assume_role(signer, role_arn=ROLE, endpoint_url="https://sts.example")
     assert "hunter2" not in str(caught.value)
+    proxy.stop()
+
+
+def test_what_a_proxy_says_is_one_printable_line(
+    signer: Signer, naps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = _Proxy(status=b"407 \x1b]0;no\x07\x9b31m" + b"long" * 1000)
+    monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
+    with pytest.raises(STSError, match=r"407  +\]0;no +31mlong") as caught:
+        sts.assume_role(signer, role_arn=ROLE, endpoint_url="https://sts.example")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
     proxy.stop()
 
 
