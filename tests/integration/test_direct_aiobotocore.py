@@ -7,6 +7,7 @@ import hmac
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import aiobotocore.session
@@ -150,3 +151,12 @@ def test_a_botocore_session_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"aws_hmac\.botocore\.install"):
         aws_hmac.aiobotocore.install(botocore.session.Session(), signer=Signer("AKIA", Backend("x")))
+
+
+def test_under_another_loop_than_asyncios(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_loop() -> None:
+        raise RuntimeError("no running event loop")
+
+    monkeypatch.setattr("aws_hmac.aiobotocore.asyncio", SimpleNamespace(get_running_loop=no_loop))
+    thread = _run(aws_hmac.aiobotocore.in_thread(threading.current_thread))
+    assert thread is not threading.main_thread()

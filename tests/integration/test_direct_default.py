@@ -103,6 +103,19 @@ def test_a_key_by_its_uri(tmp_path: Path) -> None:
     assert said == ["('AKIAKEY', 'aws-hmac') True"]
 
 
+def test_sessions_by_default(tmp_path: Path) -> None:
+    said = _run(
+        """
+        signer = aws_hmac.Signer("AKIASIGNER", MemoryBackend(b"AWS4secret"))
+        aws_hmac.botocore.install_default(signer=signer, role_arn="arn:aws:iam::123456789012:role/x")
+        print(boto3.Session().get_credentials())
+        """,
+        tmp_path,
+        AWS_REGION="eu-west-1",
+    )
+    assert said == ["<SessionBackedCredentials of Session>"]
+
+
 @pytest.mark.skipif(find_spec("aiobotocore") is None, reason="aiobotocore is not installed")
 def test_aiobotocore_is_left_alone(tmp_path: Path) -> None:
     said = _run(
