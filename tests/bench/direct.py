@@ -1,10 +1,12 @@
-"""CPU of a client call, signed by the device, against stock botocore; the transport is mocked."""
+"""CPU of a client call, signed by the device, against stock botocore; the transport is mocked.
+
+Both take turns, and the best of many rounds counts, so that what else the machine does falls on both.
+"""
 
 from __future__ import annotations
 
 import gc
 import hmac
-import statistics
 import subprocess
 import sys
 import time
@@ -33,7 +35,7 @@ CALLED: dict[str, tuple[str, Callable[[Any], None]]] = {
 
 
 def measure(name: str) -> tuple[float, float, int]:
-    """Returns CPU seconds of one call, stock and direct, medians of rounds that take turns; and the device calls."""
+    """Returns CPU seconds of one call, stock and direct; and how often the device was asked."""
     service, call = CALLED[name]
     stock, direct, asked = _clients(service)
     for client in (stock, direct):
@@ -47,11 +49,12 @@ def measure(name: str) -> tuple[float, float, int]:
         if not number % 50:
             gc.collect()
     gc.enable()
-    return statistics.median(pair[0] for pair in times), statistics.median(pair[1] for pair in times), len(asked)
+    return min(pair[0] for pair in times), min(pair[1] for pair in times), len(asked)
 
 
-def main() -> None:
-    """Prints a line for each call, without and with awscrt."""
+def main() -> bool:
+    """Prints a line for each call, without and with awscrt; returns whether one missed the goal."""
+    missed = False
     for crt in ("without", "with"):
         for name in CALLED:
             code = f"from tests.bench.direct import measure; print(*measure({name!r}))"
@@ -60,10 +63,12 @@ def main() -> None:
                 [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
             )
             stock, direct, asked = (float(word) for word in done.stdout.split())
+            missed |= direct > stock
             print(
                 f"{name}, botocore {crt} awscrt: stock {stock * 1e6:.0f} µs, direct {direct * 1e6:.0f} µs CPU:"
                 f" {direct / stock:.2f} (goal ≤ 1.0); {asked:.0f} device calls for {CALLS * (ROUNDS + 1)} requests"
             )
+    return missed
 
 
 def _clients(service: str) -> tuple[Any, Any, list[bytes]]:
@@ -109,4 +114,4 @@ def _seconds(call: Callable[[Any], None], client: Any) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
