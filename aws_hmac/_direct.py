@@ -504,7 +504,7 @@ def resend(request_dict: dict[str, Any], *, corrected: bool) -> int | None:
     if not corrected:
         return None
     body = request_dict["body"]
-    if hasattr(body, "read"):
+    if not isinstance(body, (bytes, bytearray, str, dict, type(None))):
         try:
             body.seek(0)  # as botocore will do
         except (AttributeError, OSError, ValueError):

@@ -30,6 +30,7 @@ from packaging.version import Version
 
 import aws_hmac
 from aws_hmac import ConfigError, DeviceError, UnsupportedError
+from aws_hmac._direct import resend
 from aws_hmac.sigv4 import canonical_query_string, string_to_sign
 from aws_hmac.sigv4.sigv4a import derive_private_key
 from tests.integration.direct_support import CountingBackend, Wire, direct_session, memory_signer
@@ -494,3 +495,20 @@ def test_a_device_error_comes_out() -> None:
         with pytest.raises(error, match="the device is away"):
             client.get_caller_identity()
     assert wire.sent == []
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b"x", 0),
+        (bytearray(b"x"), 0),
+        ("x", 0),
+        ({"Action": "x"}, 0),
+        (None, 0),
+        (io.BytesIO(b"x"), 0),
+        (iter([b"x"]), None),
+    ],
+)
+def test_which_bodies_are_sent_again(body: Any, answer: int | None) -> None:
+    assert resend({"body": body, "context": {}}, corrected=True) == answer
+    assert resend({"body": body, "context": {}}, corrected=False) is None
