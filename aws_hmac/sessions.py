@@ -289,6 +289,8 @@ class SessionCredentials:
             raise SessionExpiredError(
                 f"{self.options.what}: by this machine's clock the new session has expired already: set the clock"
             )
+        # By a clock that is behind, the session would seem to outlast what was asked for.
+        expires = min(expires, now + (self.options.duration_seconds or DEFAULT_DURATION))
         return _state(credentials, expires - renewal_window(expires - now), expires)
 
     # The cache that processes share.

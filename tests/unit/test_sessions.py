@@ -250,6 +250,25 @@ def test_session_that_has_expired_at_birth(make: Callable[..., SessionCredential
         make().get()
 
 
+@pytest.mark.parametrize("duration", [None, 7200])
+def test_slow_clock_does_not_prolong_it(
+    make: Callable[..., SessionCredentials], scripted_sts: ScriptedSts, clock: Clock, duration: int | None
+) -> None:
+    """STS corrects a clock that is hours behind; what it gives out would by that clock live hours too long."""
+    clock.now -= 10 * 3600
+    scripted_sts.lifetime = duration or 3600
+    session = make(duration_seconds=duration)
+    session.get()
+    clock.now += (duration or 3600) - 890  # the window has begun
+    assert session.get().access_key_id == "ASIAEXAMPLE000000002"
+    scripted_sts.refuse("Throttling", times=99)
+    clock.now += (duration or 3600) + 1
+    with pytest.raises(SessionExpiredError):
+        session.get()
+    with pytest.raises(STSError):
+        make(duration_seconds=duration).get()  # nor does the file give it out
+
+
 def test_short_session_warns(make: Callable[..., SessionCredentials]) -> None:
     with pytest.warns(SessionWarning, match=r"duration_seconds = 900: SDKs renew 15 minutes ahead"):
         make(duration_seconds=900)
