@@ -29,7 +29,19 @@ from __future__ import annotations
 
 
 class Error(Exception):
-    """The root: ``except aws_hmac.Error`` catches whatever this library raises on purpose."""
+    """The root: ``except aws_hmac.Error`` catches whatever this library raises on purpose.
+
+    Its text is one line that a terminal or a log shows and does not obey: labels of tokens, answers of servers
+    and names of files come from elsewhere.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(
+            c if c.isprintable() else " " if c in "\t\r\n" else c.encode("unicode_escape").decode() for c in text
+        )
 
 
 class UnknownSchemeError(Error, LookupError):

@@ -150,7 +150,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
         found = json.loads(data) if len(data) <= MAX_SIZE else None
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigError(f"{path}: is no {what} of aws-hmac key transfer: it is not JSON") from exc
     if not isinstance(found, dict) or found.get("what") != what:
         raise ConfigError(f"{path}: is no {what} of aws-hmac key transfer")

@@ -175,7 +175,11 @@ def test_an_answer_without_strings_says_so(signer: Signer, body: bytes, code: st
 @pytest.mark.parametrize(
     "body",
     [b"", b"hello", b"{", b"[]", b"{}", b"<html><body>502 Bad Gateway</body></html>", b"<a>", b"\xff\xfe",
-     b"<!DOCTYPE x [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>"],
+     b"<!DOCTYPE x [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>",
+     b"<!--" + b"-" * 5000 + b"--><!DOCTYPE x [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>",
+     b"<!--" + b" " * 5000 + b"--><!DOCTYPE x [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>",
+     b'{"a":' * 100_000, b"<a>" * 100_000 + b"</a>" * 100_000, b"<Error><Code>a" + b"<a>" * 100_000],
+    ids=lambda body: body[:20].decode("latin-1"),
 )  # fmt: skip
 def test_what_is_no_answer(body: bytes) -> None:
     assert read_error(body) is None
