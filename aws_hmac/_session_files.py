@@ -71,9 +71,13 @@ def check_folder(path: str, *, create: bool = False) -> None:
     Raises:
         OSError: as said, or it is not there.
     """
+    above = os.path.dirname(path)  # noqa: PTH120
     if create:
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(above, mode=0o700, exist_ok=True)  # noqa: PTH103
+    if os.name == "posix" and os.stat(above).st_uid not in (0, os.geteuid()):  # noqa: PTH116
+        raise PermissionError(13, "lies in a folder of another user, who could exchange it", path)
+    if create:
+        try:  # noqa: SIM105 - contextlib is not loaded here
             os.mkdir(path, 0o700)  # noqa: PTH102
         except FileExistsError:
             pass

@@ -115,7 +115,9 @@ def session_cache() -> Iterator[Finding]:
         mend = f"chmod u+rwx {shlex.quote(str(parent))}, or set XDG_RUNTIME_DIR to a folder of your own"
     except OSError as exc:
         text = f"{exc.strerror}; it is not used, and every process asks STS anew"
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+        if folder.parent.stat().st_uid not in (0, os.geteuid()):
+            mend = "set XDG_RUNTIME_DIR to a folder of your own"
+        elif folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
             mend = f"rm -r {shlex.quote(str(folder))}"
         else:
             mend = f"chmod 700 {shlex.quote(str(folder))}"

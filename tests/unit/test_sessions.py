@@ -465,14 +465,43 @@ def test_folder_that_is_refused(
     assert list((cache.parent / "elsewhere").iterdir() if how == "link" else []) == []
 
 
+def of_another(monkeypatch: pytest.MonkeyPatch, look: str, owner: int) -> None:
+    """Lets `os.stat` or `os.lstat` tell of another owner."""
+    real = getattr(os, look)
+
+    def another(path: Any, **kwargs: Any) -> os.stat_result:
+        values = list(real(path, **kwargs))
+        values[stat.ST_UID] = owner
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, look, another)
+
+
 def test_folder_of_another(
     make: Callable[..., SessionCredentials], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unusable(cache, "as it should be")
     session = make()
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    of_another(monkeypatch, "lstat", os.geteuid() + 1)
     with pytest.warns(SessionWarning, match="belongs to another user"):
         assert session.get().access_key_id == "ASIAEXAMPLE000000001"
+    assert list(cache.iterdir()) == []
+
+
+def test_folder_in_one_of_another(
+    make: Callable[..., SessionCredentials], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner could exchange it between two looks. Root's is well: /tmp is sticky."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    with monkeypatch.context() as patch:
+        of_another(patch, "stat", os.geteuid() + 1)
+        with pytest.warns(SessionWarning, match="lies in a folder of another user"):
+            assert make().get().access_key_id == "ASIAEXAMPLE000000001"
+        assert not cache.exists()
+    of_another(monkeypatch, "stat", 0)
+    assert make().get().access_key_id == "ASIAEXAMPLE000000002"
+    assert len(files_of(cache)) == 1
 
 
 @pytest.mark.parametrize("error", [30, 28, 13])  # read-only file system, no space left, permission denied
