@@ -41,6 +41,9 @@ _SECRETS_REFUSED = {
 }
 """Attributes that would put a secret into the URI, with what to use instead."""
 
+_SOURCE = re.compile(rb"(file|env|cmd):.*|prompt|[/|].*", re.DOTALL)
+"""How a source begins (`aws_hmac.sources`); anything else may be the secret itself."""
+
 
 class KeyURI:
     """A parsed key URI. Its text and repr hold no secret, only references to where secrets are.
@@ -66,6 +69,12 @@ class KeyURI:
             _check_name(scheme, name)
         for name in self.path.keys() & self.query.keys():
             raise KeyURIError(f"{scheme}: URI: attribute {name!r} stands both before and after '?'")
+        for name, value in (*self.path.items(), *self.query.items()):
+            if name.endswith("-source") and not _SOURCE.fullmatch(value):
+                raise KeyURIError(
+                    f"{scheme}: URI: {name!r} says where the secret is: file:/path, env:NAME, cmd:program args or"
+                    " prompt (what it says is not shown, as it may be the secret itself)"
+                )
 
     @classmethod
     def parse(cls, text: str) -> KeyURI:

@@ -261,6 +261,7 @@ def test_a_file_that_cannot_be_changed_stays(
     ("words", "said"),
     [
         (["--key", "pkcs11:token=a;object=b?pin-value=1234"], "pin-source"),
+        (["--key", "pkcs11:token=a;object=b?pin-source=1234"], "says where the secret is"),
         (["--key", "nosuch:x=1"], "no installed backend"),
         (["--access-key-id", "ASIAIOSFODNN7EXAMPLE"], "temporary credentials"),
         (["--access-key-id", ""], "--access-key-id is empty"),

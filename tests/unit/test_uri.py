@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import string
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -105,7 +106,7 @@ def test_each_character(character: str) -> None:
 
 @given(
     st.dictionaries(st.sampled_from(["token", "object", "id", "v_1"]), st.binary(max_size=40)),
-    st.dictionaries(st.sampled_from(["module-path", "pin-source", "V-2"]), st.binary(max_size=40)),
+    st.dictionaries(st.sampled_from(["module-path", "module-name", "V-2"]), st.binary(max_size=40)),
     st.sampled_from(["pkcs11", "tpm2"]),
 )
 def test_round_trip(path: dict[str, bytes], query: dict[str, bytes], scheme: str) -> None:
@@ -199,6 +200,22 @@ def test_secret_in_it_by_program() -> None:
         KeyURI("pkcs11", {"object": "prod"}, {"pin-value": "1234"})
     with pytest.raises(KeyURIError, match="would put a secret"):
         KeyURI("pkcs11", {"object": "prod"}).replace(pin_value="1234")
+
+
+@pytest.mark.parametrize("value", ["s3cr3t", "", "File:x", "s3cr3t:x", "prompt%20s3cr3t", "..%2Fs3cr3t"])
+@pytest.mark.parametrize("name", ["pin-source", "token-source", "any-source"])
+def test_secret_in_place_of_its_source(name: str, value: str) -> None:
+    for text in (f"pkcs11:object=prod?{name}={value}", f"pkcs11:object=prod;{name}={value}"):
+        with pytest.raises(KeyURIError, match=f"'{name}' says where the secret is: file:/path") as caught:
+            KeyURI.parse(text)
+        assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["file:/a", "file:///a", "file:a", "/a", "env:A", "cmd:a%20b%0Ac", "prompt", "|/usr/lib/pinomatic"]
+)
+def test_source_by_its_form(value: str) -> None:
+    assert KeyURI.parse(f"pkcs11:object=prod?pin-source={value}").raw("pin-source") == unquote_to_bytes(value)
 
 
 def test_value_is_not_shown() -> None:
