@@ -93,6 +93,7 @@ def install_default(
         KeyURIError: the key is no key URI.
     """
     global _default
+    check_signer(signer)
     if options.get("key") is not None:
         named: dict[str, Any] = {
             name: options.pop(name) for name in ("key", "access_key_id", "cache", "max_age") if name in options
@@ -133,12 +134,24 @@ def _credentials(
     signer: Signer | None,
     token_code: Callable[[], str] | None,
 ) -> Credentials:
+    check_signer(signer)
     if parsed.mode == "direct":
         from aws_hmac._direct import DirectCredentials, add_to_clients
 
         add_to_clients(session)
         return DirectCredentials(signer or parsed.open_signer())
     return SessionBackedCredentials(SessionCredentials(parsed, signer=signer, token_code=token_code))
+
+
+def check_signer(signer: object) -> None:
+    """Refuses what is no signer, now and not at the first request."""
+    from aws_hmac.signer import Signer
+
+    if signer is not None and not isinstance(signer, Signer):
+        raise ConfigError(
+            f"signer: must be an aws_hmac.Signer, as aws_hmac.Signer(access_key_id, key), and is of type"
+            f" {type(signer).__name__}"
+        )
 
 
 def provide(session: Any, credentials: Credentials, *, first: bool) -> None:

@@ -26,7 +26,7 @@ except ImportError as exc:
         name=exc.name,
     ) from exc
 
-from aws_hmac._botocore import METHOD, SessionBackedCredentials, insert, parse_options
+from aws_hmac._botocore import METHOD, SessionBackedCredentials, check_signer, insert, parse_options
 from aws_hmac._direct import (
     DirectClient,
     DirectCredentials,
@@ -104,6 +104,7 @@ def install(
     """
     if not isinstance(session, aiobotocore.session.AioSession):
         raise ConfigError("install takes an aiobotocore session; for botocore use aws_hmac.botocore.install")
+    check_signer(signer)
     explicit = signer is not None or options.get("key") is not None
     parsed = parse_options(session, options, signer_given=signer is not None, explicit=explicit)
     credentials: _AioDirectCredentials | _AioSessionBackedCredentials

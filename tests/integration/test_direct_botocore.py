@@ -512,3 +512,15 @@ def test_a_device_error_comes_out() -> None:
 def test_which_bodies_are_sent_again(body: Any, answer: int | None) -> None:
     assert resend({"body": body, "context": {}}, corrected=True) == answer
     assert resend({"body": body, "context": {}}, corrected=False) is None
+
+
+@pytest.mark.parametrize("mode", ["direct", "session"])
+@pytest.mark.parametrize("signer", ["AKIAIOSFODNN7EXAMPLE", CountingBackend(b"x")], ids=["text", "backend"])
+def test_what_is_no_signer_is_refused_at_once(signer: Any, mode: str) -> None:
+    for attempt in (
+        lambda: aws_hmac.Session(signer=signer, mode=mode),
+        lambda: aws_hmac.botocore.install(botocore.session.Session(), signer=signer, mode=mode),
+        lambda: aws_hmac.botocore.install_default(signer=signer, mode=mode),
+    ):
+        with pytest.raises(ConfigError, match=r"must be an aws_hmac\.Signer, .* and is of type (str|CountingBackend)"):
+            attempt()
