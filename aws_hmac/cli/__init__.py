@@ -117,8 +117,20 @@ def run(function: Callable[[Any], int | None], args: Any) -> int:
                 forget_locals(exc)  # whoever shows the traceback may show what its frames hold
                 raise
             print(f"aws-hmac: {_line(exc)}", file=sys.stderr)
+            if isinstance(exc, OSError):
+                _drop_output()
             return 1
         return status
+
+
+def _drop_output() -> None:
+    """Sees to it that what standard output did not take is not tried once more, and complained of, at exit."""
+    import os
+
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # library/signal, "Note on SIGPIPE"
 
 
 def _print(line: str) -> int:

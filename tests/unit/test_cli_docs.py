@@ -33,7 +33,7 @@ def help_of(name: str) -> str:
 
 def plain(text: str) -> str:
     """The words alone: from Python 3.13 on argparse wraps otherwise, and names a metavar once."""
-    return " ".join(re.sub(r"(-\w) \S+, (--\S+)", r"\1, \2", text).split())
+    return " ".join(re.sub(r"(-\w) (?:'[^']*'|\S+), (--\S+)", r"\1, \2", text).split())
 
 
 def blocks() -> dict[str, str]:
