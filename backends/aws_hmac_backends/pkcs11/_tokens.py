@@ -415,6 +415,8 @@ def only(found: list[Found], uri: KeyURI, connection: Connection, name: str) -> 
         KeyNotFoundError, AmbiguousKeyError: not one; the message lists what is there.
         KeyPolicyError: it may not sign.
     """
+    # A second look: where another process is just replacing the key, the first may see neither old nor new.
+    found = found or connection.find(uri)
     if not found:
         others = connection.find(KeyURI(uri.scheme, {}))
         listed = ", ".join(map(str, others)) or "none visible"
