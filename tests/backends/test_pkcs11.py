@@ -464,8 +464,10 @@ for _ in range(15):
         for process in processes:
             assert process.communicate()[0] == f"{mac_of(b'x').hex()}\n" * 15
 
-    def test_another_process_replaces_the_key_all_the_time(self, uri: str) -> None:
+    def test_another_process_replaces_the_key_all_the_time(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each moment of an overwriting import is met, also the one with two keys of one name."""
+        for patience in ("PATIENCE", "PATIENCE_AGAIN"):
+            monkeypatch.setattr(_tokens, patience, 30.0)  # on a busy machine an import can stand still half-way
         code = f"""
 from aws_hmac.testing import EXAMPLE_KEY, import_into
 for _ in range(20):
