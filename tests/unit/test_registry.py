@@ -65,6 +65,18 @@ def test_two_claimants(claims: list[EntryPoint]) -> None:
         registry.backend_class("x")
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_two_claimants_that_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    """A distribution that takes one of our schemes for its own is told of, wherever on the path it lies."""
+    about = tmp_path / "stranger-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[aws_hmac.backends]\nmemory = stranger:Backend\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path] if first else [*sys.path, str(tmp_path)])
+    with pytest.raises(UnknownSchemeError, match=r"two backends claim the scheme 'memory': .*\(stranger\)"):
+        registry.open_backend("memory:env=X")
+
+
 def test_found_twice_is_one(claims: list[EntryPoint]) -> None:
     claims += [entry("aws_hmac_backends.memory:MemoryBackend")] * 2
     assert registry.backend_class("x") is MemoryBackend

@@ -531,9 +531,16 @@ def test_home_that_is_read_only(
         assert make().get().access_key_id == "ASIAEXAMPLE000000001"
 
 
-@pytest.mark.parametrize("how", ["link", "open", "damaged", "empty", "cut", "binary", "other version", "json"])
+@pytest.mark.parametrize(
+    "how", ["link", "open", "another's", "damaged", "empty", "cut", "binary", "other version", "json"]
+)
 def test_file_that_is_not_taken(
-    make: Callable[..., SessionCredentials], scripted_sts: ScriptedSts, cache: Path, tmp_path: Path, how: str
+    make: Callable[..., SessionCredentials],
+    scripted_sts: ScriptedSts,
+    cache: Path,
+    tmp_path: Path,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make().get()
     (file,) = files_of(cache)
@@ -546,6 +553,8 @@ def test_file_that_is_not_taken(
         file.symlink_to(elsewhere)
     elif how == "open":
         file.chmod(0o644)
+    elif how == "another's":
+        of_another(monkeypatch, "fstat", os.geteuid() + 1)
     else:
         file.write_bytes(
             {
@@ -558,7 +567,7 @@ def test_file_that_is_not_taken(
             }[how].encode("latin-1")
         )
     session = make()
-    if how in ("link", "open"):
+    if how in ("link", "open", "another's"):
         with pytest.warns(SessionWarning):
             assert session.get().access_key_id == "ASIAEXAMPLE000000002"
     else:

@@ -149,6 +149,14 @@ class TestCommand:
     def test_output(self) -> None:
         assert read_source("cmd:printf '%s' 's3cr3t x'", "PIN") == b"s3cr3t x"
 
+    def test_standard_input_is_not_its_own(self) -> None:
+        """It may be a request's body, or the secret that is to be imported."""
+        code = "from aws_hmac.sources import read_source; read_source('cmd:cat', 'x')"
+        done = subprocess.run(
+            [sys.executable, "-c", code], input="stolen", capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "AuthenticationError: x: cmd:cat is empty" in done.stderr
+
     def test_no_shell(self, tmp_path: Path) -> None:
         assert read_source(f"cmd:echo $HOME; touch {tmp_path}/made", "PIN") == f"$HOME; touch {tmp_path}/made".encode()
         assert not (tmp_path / "made").exists()
