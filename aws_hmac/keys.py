@@ -9,6 +9,7 @@ from typing import cast
 from aws_hmac.backend import HmacBackend, KeyDeleter, KeyImporter, fingerprint, fingerprint_of
 from aws_hmac.errors import ConfigError, Error, KeyMismatchError, SecurityWarning, UnsupportedError, forget_locals
 from aws_hmac.registry import backend_class
+from aws_hmac.sources import prompted_once
 from aws_hmac.uri import KeyURI
 
 
@@ -41,7 +42,8 @@ def import_key(
         Error: whatever else the device answers.
     """
     try:
-        return _import(uri, secret_access_key, access_key_id, overwrite=overwrite, sigv4a=sigv4a)
+        with prompted_once():
+            return _import(uri, secret_access_key, access_key_id, overwrite=overwrite, sigv4a=sigv4a)
     except BaseException as exc:
         forget_locals(exc)
         raise

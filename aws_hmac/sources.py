@@ -8,16 +8,37 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from aws_hmac.errors import AuthenticationError, KeyURIError, SecurityWarning
+
+TYPE_CHECKING = False  # importing typing would take longer than reading a file
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMAND_TIMEOUT = 60
 """Seconds that a ``cmd:`` source may take: long enough for a person to touch a key."""
 
 MAX_SIZE = 64 * 1024
 """Bytes that a source may hold at most; more is no PIN, password or token."""
+
+
+_answers: ContextVar[dict[str, bytes] | None] = ContextVar("_answers", default=None)
+
+
+@contextmanager
+def prompted_once() -> Iterator[None]:
+    """Within it, a person who was prompted for a secret is not prompted for it again; then it is forgotten.
+
+    For what a user sees as one step and takes the device several: an import opens the key once more to prove it.
+    """
+    token = _answers.set({})
+    try:
+        yield
+    finally:
+        _answers.reset(token)
 
 
 def read_source(source: str, what: str) -> bytes:
@@ -37,7 +58,7 @@ def read_source(source: str, what: str) -> bytes:
     """
     kind, _, rest = source.partition(":")
     if source == "prompt":
-        secret = _from_prompt(what)
+        secret = _asked(what)
     elif kind == "file" and rest:
         secret = _from_file(_path_of(rest, what), what)
     elif kind == "env" and rest:
@@ -154,6 +175,15 @@ def _from_command(command: str, what: str) -> bytes:
         del output
         raise AuthenticationError(f"{what}: {words[0]} {fault}")
     return output
+
+
+def _asked(what: str) -> bytes:
+    answers, name = _answers.get(), what.partition(" of ")[0]  # pin-source of pkcs11:token=aws
+    if answers is None:
+        return _from_prompt(what)
+    if name not in answers:
+        answers[name] = _from_prompt(what)
+    return answers[name]
 
 
 def _from_prompt(what: str) -> bytes:

@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deletes the key once that was confirmed."""
+    from aws_hmac.sources import prompted_once
+
+    with prompted_once():
+        return _delete(args)
+
+
+def _delete(args: argparse.Namespace) -> int:
     from aws_hmac.backend import KeyDeleter, KeyLister
     from aws_hmac.cli.output import clean
     from aws_hmac.registry import backend_class
