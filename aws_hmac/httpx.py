@@ -6,9 +6,10 @@ that each request of a chain of redirects carries its own signature at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aws_hmac.answers import MAX_ERROR_SIZE, is_signature_error
+from aws_hmac._http import SIGNATURE_HEADERS, HttpSigning, may_be_signature_error
+from aws_hmac.answers import is_signature_error
 from aws_hmac.errors import BackendUnavailableError, ConfigError, SigningError
 
 try:
@@ -20,46 +21,15 @@ except ImportError as exc:
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from typing import Any
 
     from aws_hmac.signer import Signer
     from aws_hmac.sigv4 import PayloadHash, ServiceRules
 
-TRANSPORT_HEADERS = frozenset({"accept", "accept-encoding", "content-length", "cookie"})
-"""Headers that the client or a proxy may yet change, and that AWS does not ask for: sent, not signed."""
-
-_SIGNED = ("Authorization", "X-Amz-Date", "X-Amz-Content-SHA256", "X-Amz-Security-Token")
+T = TypeVar("T")
 
 
-class _Signing:
-    """What `Auth` and the transports share.
-
-    Args:
-        signer: the key.
-        service: the service's signing name, as ``execute-api``.
-        region: as ``eu-west-1``.
-        payload: a payload marker in place of hashing the body, as `aws_hmac.sigv4.UNSIGNED_PAYLOAD`: streaming
-            bodies, which can be read only once, need one.
-        rules: how the service wants it; its own rules if None.
-    """
-
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        service: str,
-        region: str,
-        payload: PayloadHash | None = None,
-        rules: ServiceRules | None = None,
-    ) -> None:
-        self.signer = signer
-        self.service = service
-        self.region = region
-        self.payload = payload
-        self.rules = rules
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.signer.access_key_id} for {self.service} in {self.region}>"
+class _Signing(HttpSigning):
+    """What `Auth` and the transports share."""
 
     def sign(self, request: httpx.Request) -> int:
         """Puts a signature on a request; returns the generation of the key that made it."""
@@ -70,23 +40,12 @@ class _Signing:
         elif "X-Amz-Content-SHA256" not in request.headers or "Authorization" in request.headers:
             request.headers.pop("X-Amz-Content-SHA256", None)
             body = _content(request)
-        headers = [(k, v) for k, v in request.headers.multi_items() if k.lower() not in TRANSPORT_HEADERS]
-        signed = self.signer.sign(
-            request.method,
-            str(request.url),
-            service=self.service,
-            region=self.region,
-            headers=headers,
-            body=body,
-            rules=self.rules,
-        )
-        request.headers.update(signed)
+        request.headers.update(self._signed(request.method, str(request.url), request.headers.multi_items(), body))
         return generation
 
     def may_be_stale(self, response: httpx.Response) -> bool:
         """Tells whether an answer is worth reading for a complaint about the signature."""
-        length = response.headers.get("Content-Length", "")
-        return response.status_code in (400, 401, 403) and length.isdigit() and int(length) <= MAX_ERROR_SIZE
+        return may_be_signature_error(response.status_code, response.headers.get("Content-Length", ""))
 
     def worth_again(self, request: httpx.Request, response: httpx.Response, generation: int) -> bool:
         """Tells whether an answer, read, says that the signature is wrong, and the key is now another."""
@@ -114,21 +73,12 @@ class Auth(_Signing, httpx.Auth):
         Error: what the device answers, when it has to be asked.
     """
 
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        service: str,
-        region: str,
-        payload: PayloadHash | None = None,
-        rules: ServiceRules | None = None,
-    ) -> None:
-        if signer.session_token is not None:
+    def _check(self) -> None:
+        if self.signer.session_token is not None:
             raise ConfigError(
                 "httpx sends the session token along on a redirect to another host;"
                 " use httpx.Client(transport=aws_hmac.httpx.Transport(…)) with temporary credentials"
             )
-        super().__init__(signer, service=service, region=region, payload=payload, rules=rules)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Signs; httpx calls this."""
@@ -164,7 +114,39 @@ class Auth(_Signing, httpx.Auth):
         return None
 
 
-class Transport(_Signing, httpx.BaseTransport):
+class _TransportSigning(_Signing, Generic[T]):
+    """What the two transports share."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        service: str,
+        region: str,
+        payload: PayloadHash | None = None,
+        rules: ServiceRules | None = None,
+        origin: str | None = None,
+        transport: T | None = None,
+    ) -> None:
+        super().__init__(signer, service=service, region=region, payload=payload, rules=rules)
+        self._origin = None if origin is None else httpx.URL(origin)
+        self._transport: T = self._plain_transport() if transport is None else transport
+
+    def _plain_transport(self) -> T:
+        raise NotImplementedError
+
+    def _is_ours(self, request: httpx.Request) -> bool:
+        """Tells whether a request goes where we sign; takes the signature off one that does not."""
+        if self._origin is None:
+            self._origin = request.url
+        if _same_place(self._origin, request.url):
+            return True
+        for name in SIGNATURE_HEADERS:
+            request.headers.pop(name, None)
+        return False
+
+
+class Transport(_TransportSigning[httpx.BaseTransport], httpx.BaseTransport):
     """Signs each single request, redirects among them: ``httpx.Client(transport=Transport(…))``.
 
     Only requests to the origin (scheme, host and port) of the first one are signed; to any other origin, as
@@ -181,27 +163,12 @@ class Transport(_Signing, httpx.BaseTransport):
         transport: what sends; ``httpx.HTTPTransport()`` if None.
     """
 
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        service: str,
-        region: str,
-        payload: PayloadHash | None = None,
-        rules: ServiceRules | None = None,
-        origin: str | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        super().__init__(signer, service=service, region=region, payload=payload, rules=rules)
-        self._origin = None if origin is None else httpx.URL(origin)
-        self._transport = transport or httpx.HTTPTransport()
+    def _plain_transport(self) -> httpx.BaseTransport:
+        return httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Signs and sends; httpx calls this."""
-        if self._origin is None:
-            self._origin = request.url
-        if not _same_place(self._origin, request.url):
-            _strip(request)
+        if not self._is_ours(request):
             return self._transport.handle_request(request)
         generation = self.sign(request)
         response = self._transport.handle_request(request)
@@ -217,30 +184,15 @@ class Transport(_Signing, httpx.BaseTransport):
         self._transport.close()
 
 
-class AsyncTransport(_Signing, httpx.AsyncBaseTransport):
+class AsyncTransport(_TransportSigning[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport):
     """`Transport` for ``httpx.AsyncClient``; the device is asked in another thread where it has to be."""
 
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        service: str,
-        region: str,
-        payload: PayloadHash | None = None,
-        rules: ServiceRules | None = None,
-        origin: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        super().__init__(signer, service=service, region=region, payload=payload, rules=rules)
-        self._origin = None if origin is None else httpx.URL(origin)
-        self._transport = transport or httpx.AsyncHTTPTransport()
+    def _plain_transport(self) -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Signs and sends; httpx calls this."""
-        if self._origin is None:
-            self._origin = request.url
-        if not _same_place(self._origin, request.url):
-            _strip(request)
+        if not self._is_ours(request):
             return await self._transport.handle_async_request(request)
         generation = await _in_thread(self.sign, request)
         response = await self._transport.handle_async_request(request)
@@ -276,8 +228,3 @@ def _same_place(one: httpx.URL, other: httpx.URL) -> bool:
         return url.scheme, url.host, url.port  # httpx drops default ports
 
     return place(one) == place(other)
-
-
-def _strip(request: httpx.Request) -> None:
-    for name in _SIGNED:
-        request.headers.pop(name, None)

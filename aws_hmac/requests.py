@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
-from aws_hmac.answers import MAX_ERROR_SIZE, is_signature_error
+from aws_hmac._http import SIGNATURE_HEADERS, HttpSigning, may_be_signature_error
+from aws_hmac.answers import is_signature_error
 from aws_hmac.errors import BackendUnavailableError, SigningError
 from aws_hmac.sigv4.canonical import split_url
 
@@ -18,17 +19,8 @@ except ImportError as exc:
         "aws_hmac.requests needs the package requests; install it with: pip install 'aws-hmac[requests]'"
     ) from exc
 
-if TYPE_CHECKING:
-    from aws_hmac.signer import Signer
-    from aws_hmac.sigv4 import PayloadHash, ServiceRules
 
-TRANSPORT_HEADERS = frozenset({"accept", "accept-encoding", "content-length", "cookie"})
-"""Headers that the client or a proxy may yet change, and that AWS does not ask for: sent, not signed."""
-
-_SIGNED = ("Authorization", "X-Amz-Date", "X-Amz-Content-SHA256", "X-Amz-Security-Token")
-
-
-class Auth(requests.auth.AuthBase):
+class Auth(HttpSigning, requests.auth.AuthBase):
     """Signs each request of a requests.Session, or of one call.
 
     A redirect is signed anew if it leads to the same scheme, host and port; elsewhere nothing of the
@@ -48,36 +40,22 @@ class Auth(requests.auth.AuthBase):
         Error: what the device answers, when it has to be asked.
     """
 
-    def __init__(
-        self,
-        signer: Signer,
-        *,
-        service: str,
-        region: str,
-        payload: PayloadHash | None = None,
-        rules: ServiceRules | None = None,
-    ) -> None:
-        self.signer = signer
-        self.service = service
-        self.region = region
-        self.payload = payload
-        self.rules = rules
-
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Signs a prepared request; requests calls this."""
         if isinstance(r.body, str):
             r.body = r.body.encode()  # as it is hashed; urllib3 1 would send it as Latin-1
             r.headers["Content-Length"] = str(len(r.body))
         generation = self._sign(r, r.method or "", r.url or "", r.body)
+        place = split_url(r.url or "")[:2]
 
         def on_response(response: requests.Response, **kwargs: Any) -> requests.Response:
+            # What another place answers, after a redirect, is none of ours: nothing is signed for it.
+            if split_url(response.request.url or "")[:2] != place:
+                return response
             return self._on_response(response, generation, **kwargs)
 
         r.hooks["response"].insert(0, on_response)
         return r
-
-    def __repr__(self) -> str:
-        return f"<Auth {self.signer.access_key_id} for {self.service} in {self.region}>"
 
     def _sign(self, r: requests.PreparedRequest, method: str, url: str, body: Any) -> int:
         generation = self.signer.keys.generation
@@ -85,10 +63,7 @@ class Auth(requests.auth.AuthBase):
             body = self.payload
             # Of an earlier signature; what the user sends is signed as the payload's hash.
             r.headers.pop("X-Amz-Content-SHA256", None)
-        headers = {name: value for name, value in r.headers.items() if name.lower() not in TRANSPORT_HEADERS}
-        signed = self.signer.sign(
-            method, url, service=self.service, region=self.region, headers=headers, body=body, rules=self.rules
-        )
+        signed = self._signed(method, url, r.headers.items(), body)
         if "Host" not in r.headers:
             del signed["Host"]  # urllib3 sends the same; kept, it would follow a redirect to another host
         r.headers.update(signed)
@@ -98,16 +73,16 @@ class Auth(requests.auth.AuthBase):
         if response.is_redirect:
             self._prepare_redirect(response)
             return response
-        if response.status_code not in (400, 401, 403) or response.request.method is None:
-            return response
-        length = response.headers.get("Content-Length", "0" if kwargs.get("stream") else "1")
-        if not length.isdigit() or int(length) > MAX_ERROR_SIZE or length == "0":
-            return response  # a streamed answer of unknown length is the caller's to read
-        if not is_signature_error(response.content, response.headers.get("x-amzn-ErrorType")):
-            return response
-        if not _replayable(response.request.body) or not self.signer.keys.recheck(generation):
-            return response
-        return self._send_again(response, **kwargs)
+        # A streamed answer of unknown length is the caller's to read.
+        length = response.headers.get("Content-Length", "" if kwargs.get("stream") else "1")
+        if (
+            may_be_signature_error(response.status_code, length)
+            and is_signature_error(response.content, response.headers.get("x-amzn-ErrorType"))
+            and _replayable(response.request.body)
+            and self.signer.keys.recheck(generation)
+        ):
+            return self._send_again(response, **kwargs)
+        return response
 
     def _send_again(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         # As requests.auth.HTTPDigestAuth does it: the answer is read, so that its connection is free again.
@@ -124,7 +99,7 @@ class Auth(requests.auth.AuthBase):
     def _prepare_redirect(self, response: requests.Response) -> None:
         """Signs the request for where the redirect leads: requests copies its headers into the next one."""
         r = response.request
-        for name in _SIGNED:
+        for name in SIGNATURE_HEADERS:
             r.headers.pop(name, None)
         following = SessionRedirectMixin()
         after = r.copy()

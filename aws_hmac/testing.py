@@ -34,7 +34,7 @@ import pytest
 
 from aws_hmac._softhsm import SoftHSMToken as SoftHSMToken  # the type of a fixture: a public name
 from aws_hmac._softhsm import make_token
-from aws_hmac._swtpm import Swtpm
+from aws_hmac._swtpm import Swtpm as Swtpm  # likewise
 from aws_hmac.backend import HmacBackend, KeyDeleter, KeyImporter, KeyLister, fingerprint, fingerprint_of
 from aws_hmac.errors import DeviceError, Error, KeyExistsError, KeyNotFoundError, KeyURIError
 from aws_hmac.registry import backend_class, open_backend

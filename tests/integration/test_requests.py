@@ -118,6 +118,24 @@ def test_redirect_elsewhere_takes_no_signature_along(verifier: Verifier, device:
         assert "the-token" not in str(seen)
 
 
+def test_another_host_that_complains_gets_no_signature(
+    verifier: Verifier, auth: aws_hmac.requests.Auth, device: Device
+) -> None:
+    """After a redirect, not even where the key has really changed."""
+    with Verifier(SECRET) as other:
+        requests.get(verifier.url, auth=auth, timeout=10)
+        asked = device.calls
+        auth.signer.keys._checked = float("-inf")
+        location = f"{verifier.url}/redirect?to={quote(other.url, safe='')}"
+        prepared = requests.Request("GET", location, auth=auth).prepare()
+        device.secret = "another"
+        with requests.Session() as session:
+            answer = session.send(prepared, timeout=10)
+        assert "SignatureDoesNotMatch" in answer.text
+        assert ["Authorization" in seen.headers for seen in other.seen] == [False]
+        assert device.calls == asked
+
+
 def test_rotated_key_is_noticed(verifier: Verifier, auth: aws_hmac.requests.Auth, device: Device) -> None:
     assert requests.get(verifier.url, auth=auth, timeout=10).status_code == 200
     verifier.secret = device.secret = "another"
