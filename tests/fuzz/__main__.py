@@ -121,7 +121,7 @@ def make(rng: random.Random) -> Request:
         reasons.add("repeated key, presigned")
 
     origin = f"{rng.choice(['http', 'https'])}://{rng.choice(HOSTS)}"
-    headers = [(rng.choice(NAMES), value(rng)) for _ in range(rng.randint(0, 5))]
+    headers = [(rng.choice(NAMES), header_value(rng)) for _ in range(rng.randint(0, 5))]
     return Request(
         method=rng.choice(METHODS),
         canonical_url=origin + path + ("?" + "&".join(canonical) if canonical else ""),
@@ -143,7 +143,7 @@ def word(rng: random.Random) -> str:
     )
 
 
-def value(rng: random.Random) -> str:
+def header_value(rng: random.Random) -> str:
     """A header's value with runs of blanks and tabs."""
     parts = ["".join(rng.choice(VISIBLE) for _ in range(rng.randint(0, 6))) for _ in range(rng.randint(0, 3))]
     return rng.choice(["", " ", "  ", "\t"]) + rng.choice([" ", "   ", "\t", " \t"]).join(parts) + rng.choice(["", " "])

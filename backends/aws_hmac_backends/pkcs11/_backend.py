@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from aws_hmac.uri import KeyURI
 
 
+REOPENINGS = 3
+"""Times that one call finds its key anew: a key that another process is replacing can be lost again at once."""
+
+
 class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDeleter, KeyTransfer, Diagnosable):
     """A key on a PKCS#11 token.
 
     Opened keys of one token share the process's login on it. Where the token, its session or the module was lost
     (token pulled, session closed or module finalized by another part of the process, fork), the key is found anew
-    once for each call, logging in again with the PIN that ``pin-source`` then gives; a PIN that was refused is
-    never sent a second time.
+    for the call (`REOPENINGS` times at most), logging in again with the PIN that ``pin-source`` then gives; a PIN
+    that was refused is never sent a second time.
 
     Args:
         uri: the parsed key URI.
@@ -55,16 +59,16 @@ class Pkcs11Backend(HmacBackend, KeyImporter, KeyInspector, KeyLister, KeyDelete
 
     def hmac_sha256(self, message: bytes, /) -> bytes:
         """Returns HMAC-SHA256(key, message), computed by the token."""
-        tried = False
+        reopened = 0
         while True:
             key = self._usable()
             try:
                 with _modules.DEVICE, map_exceptions(self.name):
                     return key.sign(message, self.name)
             except DeviceLostError:
-                if tried:
+                if reopened == REOPENINGS:
                     raise
-            tried = self._reopen(key)
+            reopened += self._reopen(key)
 
     def close(self) -> None:
         """Lets go of the key; the last key closed on a token logs this process out of it."""
