@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -347,6 +348,7 @@ class Demo:
                 stdin=subprocess.PIPE,
                 stdout=log or subprocess.PIPE,
                 stderr=log or subprocess.PIPE,
+                start_new_session=True,  # so that it can be ended with what it starts, as SDKs do credential_process
             )
             self.processes.append(process)
         return process
@@ -441,7 +443,7 @@ def _between(text: str, start: str, end: str) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends one of our processes, and waits until it is gone."""
+    """Ends one of our processes and those that it started, and waits until they are gone."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -449,6 +451,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            for _ in range(500):
+                os.killpg(process.pid, signal.SIGKILL)
+                time.sleep(0.01)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             with suppress(OSError):
